@@ -1,0 +1,590 @@
+/*
+ * claim.c
+ *	  Claim, complete, release: what a transaction does with a key.
+ *
+ * A claim is a lock on the key's digest, held until the transaction ends, and
+ * an entry in this backend's memory.  Nothing is written before the
+ * completion, so a rollback, a crash or a rolled-back savepoint frees the key
+ * without a trace.
+ */
+#include "claim.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "funcapi.h"
+#include "key_store.h"
+#include "replay.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(idem_claim);
+PG_FUNCTION_INFO_V1(idem_complete);
+PG_FUNCTION_INFO_V1(idem_release);
+
+/* what changes over a claim's time, and is put back with a savepoint */
+typedef struct ClaimInfo
+{
+	ClaimState	state;
+	TimestampTz claimed_at;
+	int64		ttl;			/* us */
+	int32		life;
+	XLogRecPtr	wal;			/* this transaction's WAL at the claim */
+	bool		has_fingerprint;
+	uint8		fingerprint[FINGERPRINT_BYTES];
+} ClaimInfo;
+
+typedef struct Claim
+{
+	IdemKey		key;			/* hash key; its texts are the claim's own */
+	ClaimInfo	info;
+} Claim;
+
+/* what a claim was before a change, newest first */
+typedef struct ClaimUndo
+{
+	struct ClaimUndo *next;
+	SubTransactionId subid;
+	Claim	   *claim;
+	ClaimInfo	before;
+} ClaimUndo;
+
+/* all three are empty between transactions */
+static HTAB *claims = NULL;
+static ClaimUndo *undo = NULL;
+static int	open_claims = 0;
+
+#define CLAIMS_KEPT 256			/* a larger table is given back */
+
+static uint32
+claim_hash(const void *key, Size size)
+{
+	const IdemKey *k = key;
+
+	(void) size;
+	return hash_combine(hash_bytes((const unsigned char *) k->key, k->key_len),
+						hash_bytes((const unsigned char *) k->scope, k->scope_len));
+}
+
+static int
+claim_match(const void *a, const void *b, Size size)
+{
+	(void) size;
+	return key_equal(a, b) ? 0 : 1;
+}
+
+static Claim *
+find_claim(const IdemKey *key)
+{
+	if (claims == NULL || hash_get_num_entries(claims) == 0)
+		return NULL;
+	return hash_search(claims, key, HASH_FIND, NULL);
+}
+
+ClaimState
+claim_state(const IdemKey *key)
+{
+	Claim	   *claim = find_claim(key);
+
+	return claim == NULL ? CLAIM_NONE : claim->info.state;
+}
+
+static void
+set_info(Claim *claim, const ClaimInfo *info)
+{
+	open_claims += (info->state == CLAIM_OPEN) - (claim->info.state == CLAIM_OPEN);
+	claim->info = *info;
+}
+
+/*
+ * Change a claim so that a rollback to a savepoint changes it back.
+ */
+static void
+change_claim(Claim *claim, const ClaimInfo *info)
+{
+	ClaimUndo  *entry = MemoryContextAlloc(TopTransactionContext, sizeof(ClaimUndo));
+
+	entry->next = undo;
+	entry->subid = GetCurrentSubTransactionId();
+	entry->claim = claim;
+	entry->before = claim->info;
+	undo = entry;
+	set_info(claim, info);
+}
+
+static void
+change_state(Claim *claim, ClaimState state)
+{
+	ClaimInfo	info = claim->info;
+
+	info.state = state;
+	change_claim(claim, &info);
+}
+
+static void on_transaction_end(XactEvent event, void *arg);
+
+/*
+ * The claim of this key, made if there is none.
+ */
+static Claim *
+enter_claim(const IdemKey *key)
+{
+	Claim	   *claim;
+	bool		found;
+
+	if (claims == NULL)
+	{
+		HASHCTL		ctl = {
+			.keysize = sizeof(IdemKey),
+			.entrysize = sizeof(Claim),
+			.hash = claim_hash,
+			.match = claim_match,
+			.hcxt = TopMemoryContext
+		};
+
+		claims = hash_create("idem claims", 16, &ctl,
+							 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	}
+	if (hash_get_num_entries(claims) == 0)
+	{
+		/*
+		 * Callbacks run newest first.  Others may have registered since we
+		 * did, and commit something remote in theirs: ours must have refused
+		 * the transaction before that.
+		 */
+		UnregisterXactCallback(on_transaction_end, NULL);
+		RegisterXactCallback(on_transaction_end, NULL);
+	}
+
+	claim = hash_search(claims, key, HASH_ENTER, &found);
+	if (!found)
+	{
+		char	   *texts;
+
+		memset(&claim->info, 0, sizeof(claim->info));
+		claim->info.state = CLAIM_NONE;
+
+		/* until it is its own, the entry must not outlive an error */
+		texts = MemoryContextAllocExtended(TopTransactionContext,
+										   key->key_len + key->scope_len + 1,
+										   MCXT_ALLOC_NO_OOM);
+		if (texts == NULL)
+		{
+			hash_search(claims, key, HASH_REMOVE, NULL);
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		}
+		memcpy(texts, key->key, key->key_len);
+		memcpy(texts + key->key_len, key->scope, key->scope_len);
+		claim->key.key = texts;
+		claim->key.scope = texts + key->key_len;
+	}
+	claim->key.digest = key->digest;
+	return claim;
+}
+
+static void
+forget_claims(void)
+{
+	undo = NULL;
+	open_claims = 0;
+	if (claims == NULL)
+		return;
+	if (hash_get_num_entries(claims) > CLAIMS_KEPT)
+	{
+		hash_destroy(claims);
+		claims = NULL;
+	}
+	else if (hash_get_num_entries(claims) > 0)
+	{
+		HASH_SEQ_STATUS scan;
+		Claim	   *claim;
+
+		hash_seq_init(&scan, claims);
+		while ((claim = hash_seq_search(&scan)) != NULL)
+			hash_search(claims, &claim->key, HASH_REMOVE, NULL);
+	}
+}
+
+/*
+ * A claim left open at the end would silently lose its protection: the work
+ * would be kept and the key forgotten.
+ */
+static void
+refuse_open_claims(void)
+{
+	HASH_SEQ_STATUS scan;
+	Claim	   *claim;
+
+	if (open_claims == 0)
+		return;
+
+	hash_seq_init(&scan, claims);
+	while ((claim = hash_seq_search(&scan)) != NULL)
+	{
+		if (claim->info.state == CLAIM_OPEN)
+		{
+			hash_seq_term(&scan);
+			break;
+		}
+	}
+	Assert(claim != NULL);
+
+	ereport(idem_require_completion ? ERROR : WARNING,
+			(errcode(ERRCODE_IDEM_CLAIM_OPEN),
+			 errmsg("idempotency key \"%.*s\" is claimed but neither completed nor released",
+					claim->key.key_len, claim->key.key),
+			 errdetail_plural("%d claim of this transaction is open.",
+							  "%d claims of this transaction are open.",
+							  open_claims, open_claims),
+			 IsTransactionBlock() ?
+			 errhint("Call idem_complete() or idem_release() before the transaction ends.") :
+			 errhint("Begin a transaction: BEGIN; SELECT * FROM idem_claim(...); your work; SELECT idem_complete(...); COMMIT.")));
+}
+
+static void
+on_transaction_end(XactEvent event, void *arg)
+{
+	(void) arg;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			refuse_open_claims();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			forget_claims();
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * What a rolled-back subtransaction did to claims is undone.  Its own number
+ * is below those of all its descendants, and above all that came before.
+ */
+static void
+on_subtransaction_end(SubXactEvent event, SubTransactionId subid,
+					  SubTransactionId parent, void *arg)
+{
+	(void) parent;
+	(void) arg;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (undo != NULL && undo->subid >= subid)
+	{
+		ClaimUndo  *entry = undo;
+
+		set_info(entry->claim, &entry->before);
+		undo = entry->next;
+		pfree(entry);
+	}
+}
+
+void
+idem_claim_init(void)
+{
+	RegisterXactCallback(on_transaction_end, NULL);
+	RegisterSubXactCallback(on_subtransaction_end, NULL);
+}
+
+/*
+ * Lock and unlock in the name of the transaction, whichever portal or
+ * internal subtransaction happens to run.
+ */
+static bool
+lock_now(const LOCKTAG *tag, bool wait)
+{
+	ResourceOwner save = CurrentResourceOwner;
+	LockAcquireResult result;
+
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	PG_TRY();
+	{
+		result = LockAcquire(tag, ExclusiveLock, false, !wait);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = save;
+	}
+	PG_END_TRY();
+	return result != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * Wait in the lock's queue, so that the next in line is woken at once and
+ * deadlocks are found.  Running out of time is an answer here, not an error;
+ * the subtransaction cleans up after the one that the server raises.
+ */
+static bool
+lock_within(const LOCKTAG *tag, int wait_ms)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			save_timeout = LockTimeout;
+	volatile bool locked = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	if (LockTimeout == 0 || LockTimeout > wait_ms)
+		LockTimeout = wait_ms;
+	PG_TRY();
+	{
+		(void) lock_now(tag, true);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		LockTimeout = save_timeout;
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		FreeErrorData(error);
+		RollbackAndReleaseCurrentSubTransaction();
+		locked = false;
+	}
+	PG_END_TRY();
+	LockTimeout = save_timeout;
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return locked;
+}
+
+bool
+claim_lock(const IdemKey *key, int wait_ms)
+{
+	LOCKTAG		tag;
+
+	key_locktag(key, &tag);
+	return lock_now(&tag, false) || (wait_ms > 0 && lock_within(&tag, wait_ms));
+}
+
+void
+claim_unlock(const IdemKey *key)
+{
+	ResourceOwner save = CurrentResourceOwner;
+	LOCKTAG		tag;
+
+	key_locktag(key, &tag);
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	(void) LockRelease(&tag, ExclusiveLock, false);
+	CurrentResourceOwner = save;
+}
+
+/*
+ * One row (status, response, attempt, token, checkpoint, cacheable_until).
+ * All but status are NULL unless key_row or claimed says otherwise.
+ */
+static Datum
+claim_answer(const char *status, bool claimed, const KeyRow *row)
+{
+	static TupleDesc desc = NULL;
+	Datum		values[6];
+	bool		nulls[6] = {false, true, true, true, true, true};
+
+	if (desc == NULL)
+	{
+		MemoryContext save = MemoryContextSwitchTo(TopMemoryContext);
+		TupleDesc	d = CreateTemplateTupleDesc(6);
+
+		TupleDescInitEntry(d, 1, "status", TEXTOID, -1, 0);
+		TupleDescInitEntry(d, 2, "response", JSONBOID, -1, 0);
+		TupleDescInitEntry(d, 3, "attempt", INT4OID, -1, 0);
+		TupleDescInitEntry(d, 4, "token", INT8OID, -1, 0);
+		TupleDescInitEntry(d, 5, "checkpoint", JSONBOID, -1, 0);
+		TupleDescInitEntry(d, 6, "cacheable_until", TIMESTAMPTZOID, -1, 0);
+		desc = BlessTupleDesc(d);
+		MemoryContextSwitchTo(save);
+	}
+
+	values[0] = CStringGetTextDatum(status);
+	if (claimed || row != NULL)
+	{
+		values[2] = Int32GetDatum(1);
+		nulls[2] = false;
+	}
+	if (row != NULL)
+	{
+		values[1] = row->response;
+		nulls[1] = false;
+		values[5] = TimestampTzGetDatum(row->expires_at);
+		nulls[5] = false;
+	}
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+static void
+refuse_lease_argument(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	if (!PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("lease mode is not supported by idem %s", IDEM_VERSION),
+				 errdetail("Argument \"%s\" was given.", name),
+				 errhint("Leave the argument out and do the work in one transaction.")));
+}
+
+Datum
+idem_claim(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+	ClaimInfo	info = {0};
+	KeyRow		row;
+	Claim	   *claim;
+	ClaimState	state;
+	int64		wait;
+	int64		ttl;
+	bool		found;
+
+	refuse_lease_argument(fcinfo, 5, "lease");
+	key_from_args(fcinfo, 0, 2, &key);
+	wait = idem_interval_us(fcinfo, 3, "wait", 0, INT64CONST(1000) * IDEM_MAX_WAIT_MS);
+	ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
+	idem_require_writable("idem_claim()");
+
+	state = claim_state(&key);
+	if (state == CLAIM_OPEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_ALREADY_CLAIMED),
+				 errmsg("idempotency key \"%.*s\" is already claimed by this transaction",
+						key.key_len, key.key),
+				 errdetail("Scope: \"%.*s\".", key.scope_len, key.scope),
+				 errhint("Claim once and complete once. SELECT (idem_claim(...)).* calls it once for each column; write SELECT * FROM idem_claim(...).")));
+
+	key_digest(&key);
+	if (state == CLAIM_NONE &&
+		!claim_lock(&key, wait < 0 ? idem_claim_wait : (int) ((wait + 999) / 1000)))
+		return claim_answer("in_progress", false, NULL);
+
+	info.has_fingerprint = !PG_ARGISNULL(1);
+	if (info.has_fingerprint)
+		fingerprint_request(PG_GETARG_DATUM(1), info.fingerprint);
+
+	info.claimed_at = GetCurrentTimestamp();
+	found = key_store_find(&key, &row);
+	if (found && (state == CLAIM_COMPLETED || row.expires_at > info.claimed_at))
+	{
+		/* settled: nothing that we would do needs the lock */
+		if (state == CLAIM_NONE)
+			claim_unlock(&key);
+		if (info.has_fingerprint && row.has_fingerprint &&
+			memcmp(info.fingerprint, row.fingerprint, FINGERPRINT_BYTES) != 0)
+			return claim_answer("mismatch", false, NULL);
+		replay_wait_durable(row.xmin);
+		return claim_answer("completed", false, &row);
+	}
+
+	info.state = CLAIM_OPEN;
+	info.life = found ? row.life + 1 : 1;
+	info.ttl = ttl >= 0 ? ttl : idem_key_ttl * USECS_PER_SEC;
+	info.wal = XactLastRecEnd;
+	claim = enter_claim(&key);
+	change_claim(claim, &info);
+	return claim_answer("claimed", true, NULL);
+}
+
+/*
+ * The open claim that complete and release are about.
+ */
+static Claim *
+require_claim(const IdemKey *key)
+{
+	Claim	   *claim = find_claim(key);
+
+
+	if (claim == NULL || claim->info.state == CLAIM_NONE ||
+		claim->info.state == CLAIM_RELEASED)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_NOT_CLAIMED),
+				 errmsg("idempotency key \"%.*s\" is not claimed by this transaction",
+						key->key_len, key->key),
+				 errdetail("Scope: \"%.*s\".", key->scope_len, key->scope),
+				 errhint("Call idem_claim() with the same key and scope first, in the same transaction, and go on only if it answers \"claimed\".")));
+	if (claim->info.state == CLAIM_COMPLETED)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_ALREADY_COMPLETED),
+				 errmsg("idempotency key \"%.*s\" is already completed by this transaction",
+						key->key_len, key->key),
+				 errdetail("Scope: \"%.*s\".", key->scope_len, key->scope),
+				 errhint("A completed response never changes; complete each claim once.")));
+	return claim;
+}
+
+Datum
+idem_complete(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+	Claim	   *claim;
+	KeyRow		row;
+
+	refuse_lease_argument(fcinfo, 3, "token");
+	key_from_args(fcinfo, 0, 2, &key);
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("response must not be NULL"),
+				 errdetail("The response is what every retry of \"%.*s\" will be answered with.",
+						   key.key_len, key.key),
+				 errhint("Pass 'null'::jsonb to store a JSON null.")));
+	idem_require_writable("idem_complete()");
+	claim = require_claim(&key);
+
+	row.claimed_at = claim->info.claimed_at;
+	row.life = claim->info.life;
+	row.has_fingerprint = claim->info.has_fingerprint;
+	memcpy(row.fingerprint, claim->info.fingerprint, FINGERPRINT_BYTES);
+	row.response = PG_GETARG_DATUM(1);
+	key_store_insert(&claim->key, &row, claim->info.ttl);
+	change_state(claim, CLAIM_COMPLETED);
+
+	PG_RETURN_DATUM(row.response);
+}
+
+/*
+ * Give the claim up.  The lock stays, for others must not run before it is
+ * settled whether this transaction commits.
+ */
+Datum
+idem_release(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+	Claim	   *claim;
+
+	refuse_lease_argument(fcinfo, 2, "token");
+	key_from_args(fcinfo, 0, 1, &key);
+	claim = require_claim(&key);
+
+	/*
+	 * A warning and no error, because this can be a false alarm: a row lock
+	 * draws a transaction id too, and a rolled-back savepoint leaves its own.
+	 */
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
+		XactLastRecEnd != claim->info.wal)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("transaction has written since it claimed idempotency key \"%.*s\"",
+						key.key_len, key.key),
+				 errdetail("If it commits, what it wrote is kept and the key is not: a retry would do it again."),
+				 errhint("Roll the transaction back, or complete the key instead of releasing it.")));
+
+	change_state(claim, CLAIM_RELEASED);
+	PG_RETURN_VOID();
+}

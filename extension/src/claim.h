@@ -1,0 +1,22 @@
+/*
+ * claim.h
+ *	  The claims of the current transaction.
+ */
+#ifndef IDEM_CLAIM_H
+#define IDEM_CLAIM_H
+
+#include "key.h"
+
+typedef enum ClaimState
+{
+	CLAIM_NONE,					/* never made, or rolled back */
+	CLAIM_OPEN,
+	CLAIM_COMPLETED,
+	CLAIM_RELEASED
+} ClaimState;
+
+extern ClaimState claim_state(const IdemKey *key);
+extern bool claim_lock(const IdemKey *key, int wait_ms);
+extern void claim_unlock(const IdemKey *key);
+
+#endif							/* IDEM_CLAIM_H */

@@ -1,0 +1,32 @@
+/*
+ * compat.h
+ *	  The one place that knows how PostgreSQL's major versions differ.
+ */
+#ifndef IDEM_COMPAT_H
+#define IDEM_COMPAT_H
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "idem supports PostgreSQL 15 to 18"
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define idem_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define idem_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#define idem_truncate(rels, relids) \
+	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false, false)
+#define idem_vxid_proc(vxid)		ProcNumberGetProc((vxid).procNumber)
+#define idem_proc_lxid(proc)		((proc)->vxid.lxid)
+#else
+#define idem_truncate(rels, relids) \
+	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false)
+#define idem_vxid_proc(vxid)		BackendIdGetProc((vxid).backendId)
+#define idem_proc_lxid(proc)		((proc)->lxid)
+#endif
+
+#endif							/* IDEM_COMPAT_H */

@@ -1,0 +1,27 @@
+/*
+ * errors.h
+ *	  The SQLSTATEs of idem's private class ID, and nothing else.
+ *
+ * Drivers and the SDK tell these cases apart by number: never reuse one.
+ * Everything not listed is reported under the server's own codes: 22004,
+ * 22023, 25006, 40001, 40P01, 55000, 55P03, 0A000.
+ */
+#ifndef IDEM_ERRORS_H
+#define IDEM_ERRORS_H
+
+/* complete or release of a key that this transaction has not claimed */
+#define ERRCODE_IDEM_NOT_CLAIMED		MAKE_SQLSTATE('I', 'D', '0', '0', '1')
+/* claim of a key that this transaction holds already */
+#define ERRCODE_IDEM_ALREADY_CLAIMED	MAKE_SQLSTATE('I', 'D', '0', '0', '2')
+/* complete, release or evict of a key that this transaction has completed */
+#define ERRCODE_IDEM_ALREADY_COMPLETED	MAKE_SQLSTATE('I', 'D', '0', '0', '3')
+/* COMMIT or PREPARE TRANSACTION with a claim neither completed nor released */
+#define ERRCODE_IDEM_CLAIM_OPEN			MAKE_SQLSTATE('I', 'D', '0', '0', '4')
+/* a key that is NULL, empty or too long */
+#define ERRCODE_IDEM_INVALID_KEY		MAKE_SQLSTATE('I', 'D', '0', '0', '5')
+/* a scope that is NULL or too long */
+#define ERRCODE_IDEM_INVALID_SCOPE		MAKE_SQLSTATE('I', 'D', '0', '0', '6')
+/* a ttl, wait or lease that is negative, infinite or out of range */
+#define ERRCODE_IDEM_INVALID_INTERVAL	MAKE_SQLSTATE('I', 'D', '0', '0', '7')
+
+#endif							/* IDEM_ERRORS_H */

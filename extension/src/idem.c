@@ -1,0 +1,121 @@
+/*
+ * idem.c
+ *	  The library's entry point: settings, and the checks every verb makes.
+ */
+#include "idem.h"
+
+#include <limits.h>
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+PG_MODULE_MAGIC;
+
+int			idem_claim_wait;
+int			idem_key_ttl;
+bool		idem_require_completion;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	DefineCustomIntVariable("idem.claim_wait",
+							"How long idem_claim() waits for a key that another transaction holds.",
+							"Used when its argument wait is NULL.",
+							&idem_claim_wait,
+							5000, 0, IDEM_MAX_WAIT_MS,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("idem.key_ttl",
+							"How long a completed key is remembered.",
+							"Used when the argument ttl of idem_claim() is NULL. After it the key may be claimed anew.",
+							&idem_key_ttl,
+							24 * 60 * 60, 1, IDEM_MAX_TTL_S,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("idem.require_completion",
+							 "Refuses to commit a claim that was neither completed nor released.",
+							 NULL,
+							 &idem_require_completion,
+							 true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	MarkGUCPrefixReserved("idem");
+
+	idem_claim_init();
+}
+
+/*
+ * Keys are looked up where they are locked: on the primary.
+ */
+void
+idem_require_primary(const char *function)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s on a standby", function),
+				 errdetail("A standby knows neither the locks nor the latest rows of the primary."),
+				 errhint("Connect to the primary.")));
+}
+
+/*
+ * Every verb that claims or writes begins here.  A standby is named before
+ * read-only, because there the two come together.
+ */
+void
+idem_require_writable(const char *function)
+{
+	idem_require_primary(function);
+	if (XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s in a read-only transaction", function),
+				 errdetail("A key is kept by writing it in the same transaction as the work."),
+				 errhint("Begin the transaction with READ WRITE.")));
+	PreventCommandIfParallelMode(function);
+}
+
+/*
+ * An interval argument in microseconds, or -1 for NULL.  Days count 24 hours
+ * and months 30 days, so that the result depends on no time zone.
+ */
+int64
+idem_interval_us(FunctionCallInfo fcinfo, int arg, const char *name,
+				 int64 min, int64 max)
+{
+	Interval   *interval;
+	int64		days;
+
+	if (PG_ARGISNULL(arg))
+		return -1;
+
+	interval = PG_GETARG_INTERVAL_P(arg);
+	days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+
+	/* ten years of days bound the product below; infinity is far beyond */
+	if (Abs(days) <= 2 * 3653 && Abs(interval->time) <= 2 * 3653 * USECS_PER_DAY)
+	{
+		int64		us = days * USECS_PER_DAY + interval->time;
+
+		if (us >= min && us <= max)
+			return us;
+	}
+
+	ereport(ERROR,
+			(errcode(ERRCODE_IDEM_INVALID_INTERVAL),
+			 errmsg("%s is out of range: %s", name,
+					DatumGetCString(DirectFunctionCall1(interval_out,
+														IntervalPGetDatum(interval)))),
+			 min > 0 ?
+			 errdetail("It must be greater than zero and at most " INT64_FORMAT " seconds.",
+					   max / USECS_PER_SEC) :
+			 errdetail("It must be between zero and " INT64_FORMAT " seconds.",
+					   max / USECS_PER_SEC),
+			 errhint("Pass NULL to use the default.")));
+}

@@ -1,0 +1,44 @@
+/*
+ * idem.h
+ *	  What every part of the extension shares: settings, locks, guards.
+ */
+#ifndef IDEM_H
+#define IDEM_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "datatype/timestamp.h"
+#include "storage/lock.h"
+
+#include "compat.h"
+#include "errors.h"
+
+/*
+ * Our locks live in the advisory lock space under classes of their own (the
+ * server's functions use 1 and 2).  pg_locks shows the class as objsubid; the
+ * view idem_holders selects by it.
+ */
+#define IDEM_LOCK_CLAIM		7341	/* one key, by digest */
+#define IDEM_LOCK_MAINTAIN	7342	/* one maintainer at a time */
+
+#define IDEM_MAX_NAME_BYTES 255 /* of a key or a scope */
+
+#define IDEM_MAX_WAIT_MS	(60 * 60 * 1000)	/* one hour */
+#define IDEM_MAX_TTL_S		(3653 * 24 * 60 * 60)	/* ten years */
+
+/* settings, idem.c */
+extern int	idem_claim_wait;	/* ms */
+extern int	idem_key_ttl;		/* s */
+extern bool idem_require_completion;
+
+/* idem.c */
+extern void idem_require_primary(const char *function);
+extern void idem_require_writable(const char *function);
+extern int64 idem_interval_us(FunctionCallInfo fcinfo, int arg,
+							  const char *name, int64 min, int64 max);
+
+/* claim.c */
+extern void idem_claim_init(void);
+
+#endif							/* IDEM_H */

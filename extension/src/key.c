@@ -1,0 +1,213 @@
+/*
+ * key.c
+ *	  What a key is: its text, its digest, the fingerprint of its request.
+ *
+ * Digests and fingerprints are stored, dumped and restored elsewhere, so their
+ * values may never change: not with a version, a platform or a byte order.  A
+ * test pins known ones.
+ */
+#include "key.h"
+
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "port/pg_bswap.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+StaticAssertDecl(FINGERPRINT_BYTES == PG_SHA256_DIGEST_LENGTH,
+				 "a fingerprint is one SHA-256");
+
+PG_FUNCTION_INFO_V1(idem_digest);
+
+static void
+sha256(const void *data, size_t len, uint8 *result)
+{
+	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
+
+	if (pg_cryptohash_init(ctx) < 0 ||
+		pg_cryptohash_update(ctx, data, len) < 0 ||
+		pg_cryptohash_final(ctx, result, PG_SHA256_DIGEST_LENGTH) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute SHA-256: %s",
+						pg_cryptohash_error(ctx))));
+	pg_cryptohash_free(ctx);
+}
+
+/*
+ * The key and scope arguments, checked.  The result points into them.
+ */
+void
+key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
+{
+	text	   *value;
+
+	if (PG_ARGISNULL(key_arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_INVALID_KEY),
+				 errmsg("idempotency key must not be NULL"),
+				 errdetail("A key is text of 1 to %d bytes.", IDEM_MAX_NAME_BYTES),
+				 errhint("Pass the key that the client sent, or one derived from the request's own identity.")));
+	value = PG_GETARG_TEXT_PP(key_arg);
+	key->key = VARDATA_ANY(value);
+	key->key_len = VARSIZE_ANY_EXHDR(value);
+	if (key->key_len == 0 || key->key_len > IDEM_MAX_NAME_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_INVALID_KEY),
+				 key->key_len == 0 ?
+				 errmsg("idempotency key must not be empty") :
+				 errmsg("idempotency key is too long"),
+				 errdetail("The key has %d bytes; a key is text of 1 to %d bytes.",
+						   key->key_len, IDEM_MAX_NAME_BYTES),
+				 key->key_len == 0 ?
+				 errhint("Pass the key that the client sent, or one derived from the request's own identity.") :
+				 errhint("Use a hash of the long value as the key.")));
+
+	if (PG_ARGISNULL(scope_arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_INVALID_SCOPE),
+				 errmsg("scope must not be NULL"),
+				 errdetail("A scope is text of 0 to %d bytes.", IDEM_MAX_NAME_BYTES),
+				 errhint("Leave the argument out, or pass '', for no scope.")));
+	value = PG_GETARG_TEXT_PP(scope_arg);
+	key->scope = VARDATA_ANY(value);
+	key->scope_len = VARSIZE_ANY_EXHDR(value);
+	if (key->scope_len > IDEM_MAX_NAME_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_INVALID_SCOPE),
+				 errmsg("scope is too long"),
+				 errdetail("The scope has %d bytes; a scope is text of 0 to %d bytes.",
+						   key->scope_len, IDEM_MAX_NAME_BYTES),
+				 errhint("Use a short name or a hash of the long value as the scope.")));
+}
+
+bool
+key_equal(const IdemKey *a, const IdemKey *b)
+{
+	return a->key_len == b->key_len &&
+		a->scope_len == b->scope_len &&
+		memcmp(a->key, b->key, a->key_len) == 0 &&
+		memcmp(a->scope, b->scope, a->scope_len) == 0;
+}
+
+/*
+ * The first eight bytes of SHA-256(scope, NUL, key), big-endian.  A
+ * cryptographic hash, because whoever chooses keys must not be able to choose
+ * keys that share a lock and an index entry with somebody else's.
+ */
+void
+key_digest(IdemKey *key)
+{
+	char		input[2 * IDEM_MAX_NAME_BYTES + 1];
+	uint8		hash[PG_SHA256_DIGEST_LENGTH];
+	uint64		first;
+
+	memcpy(input, key->scope, key->scope_len);
+	input[key->scope_len] = '\0';
+	memcpy(input + key->scope_len + 1, key->key, key->key_len);
+	sha256(input, key->scope_len + 1 + key->key_len, hash);
+
+	memcpy(&first, hash, sizeof(first));
+	key->digest = (int64) pg_ntoh64(first);
+}
+
+void
+key_locktag(const IdemKey *key, LOCKTAG *tag)
+{
+	uint64		digest = (uint64) key->digest;
+
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId,
+						 (uint32) (digest >> 32), (uint32) digest,
+						 IDEM_LOCK_CLAIM);
+}
+
+static void
+append_bytes(StringInfo buf, char tag, const char *data, int len)
+{
+	uint32		n = pg_hton32((uint32) len);
+
+	appendStringInfoChar(buf, tag);
+	appendBinaryStringInfo(buf, (const char *) &n, sizeof(n));
+	if (data != NULL)
+		appendBinaryStringInfo(buf, data, len);
+}
+
+static void
+append_scalar(StringInfo buf, const JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvNull:
+			appendStringInfoChar(buf, '0');
+			break;
+		case jbvBool:
+			appendStringInfoChar(buf, value->val.boolean ? 't' : 'f');
+			break;
+		case jbvNumeric:
+			{
+				/* 1, 1.0 and 1.00 are equal, and must be here */
+				char	   *digits = numeric_normalize(value->val.numeric);
+
+				append_bytes(buf, 'n', digits, strlen(digits));
+				break;
+			}
+		case jbvString:
+			append_bytes(buf, 's', value->val.string.val, value->val.string.len);
+			break;
+		default:
+			elog(ERROR, "unexpected jsonb value type %d", (int) value->type);
+	}
+}
+
+/*
+ * SHA-256 over a canonical form of the request: equal jsonb, equal
+ * fingerprint.  Each element is written with its type and length, so that no
+ * two different requests share a form.
+ */
+void
+fingerprint_request(Datum jsonb, uint8 *fingerprint)
+{
+	Jsonb	   *request = DatumGetJsonbP(jsonb);
+	JsonbIterator *it = JsonbIteratorInit(&request->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		switch (token)
+		{
+			case WJB_BEGIN_OBJECT:
+				append_bytes(&buf, '{', NULL, value.val.object.nPairs);
+				break;
+			case WJB_BEGIN_ARRAY:
+				/* a scalar request is kept as an array of one */
+				append_bytes(&buf, value.val.array.rawScalar ? '=' : '[',
+							 NULL, value.val.array.nElems);
+				break;
+			case WJB_KEY:
+			case WJB_VALUE:
+			case WJB_ELEM:
+				append_scalar(&buf, &value);
+				break;
+			default:
+				break;
+		}
+	}
+	sha256(buf.data, buf.len, fingerprint);
+	pfree(buf.data);
+}
+
+Datum
+idem_digest(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+
+	key_from_args(fcinfo, 0, 1, &key);
+	key_digest(&key);
+	PG_RETURN_INT64(key.digest);
+}

@@ -1,0 +1,245 @@
+/*
+ * key_store.c
+ *	  How finished keys are kept: in the ring, or in idem_pinned.
+ *
+ * Rows are read by SnapshotSelf, as last committed, never by the
+ * transaction's own snapshot: the key's lock has settled who wrote before us,
+ * and a snapshot taken before that would miss it.  It also keeps the probes
+ * out of serializable transactions' predicate locks, which cover whole hash
+ * buckets and fail transactions over keys that have nothing in common.
+ *
+ * Heap before index, always: TRUNCATE locks them in that order.
+ */
+#include "key_store.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "ring.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/*
+ * Does the text column hold these bytes?
+ */
+static bool
+text_matches(TupleTableSlot *slot, int column, const char *bytes, int len)
+{
+	bool		isnull;
+	text	   *value = DatumGetTextPP(slot_getattr(slot, column, &isnull));
+
+	return VARSIZE_ANY_EXHDR(value) == len &&
+		memcmp(VARDATA_ANY(value), bytes, len) == 0;
+}
+
+static void
+read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
+{
+	bool		isnull;
+	Datum		value;
+
+	row->claimed_at = DatumGetTimestampTz(slot_getattr(slot, KEY_CLAIMED_AT, &isnull));
+	row->completed_at = DatumGetTimestampTz(slot_getattr(slot, KEY_COMPLETED_AT, &isnull));
+	row->expires_at = DatumGetTimestampTz(slot_getattr(slot, KEY_EXPIRES_AT, &isnull));
+	row->life = life;
+
+	value = slot_getattr(slot, KEY_FINGERPRINT, &isnull);
+	row->has_fingerprint = !isnull;
+	if (!isnull)
+	{
+		bytea	   *fingerprint = DatumGetByteaPP(value);
+
+		if (VARSIZE_ANY_EXHDR(fingerprint) != FINGERPRINT_BYTES)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("fingerprint in table \"%s\" has %d bytes, not %d",
+							get_rel_name(slot->tts_tableOid),
+							(int) VARSIZE_ANY_EXHDR(fingerprint), FINGERPRINT_BYTES)));
+		memcpy(row->fingerprint, VARDATA_ANY(fingerprint), FINGERPRINT_BYTES);
+	}
+
+	value = slot_getattr(slot, KEY_RESPONSE, &isnull);
+	row->response = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+
+	row->xmin = HeapTupleHeaderGetXmin(((BufferHeapTupleTableSlot *) slot)->base.tuple->t_data);
+	row->table = slot->tts_tableOid;
+	row->tid = slot->tts_tid;
+}
+
+/*
+ * Look for the key in one table.  A row that is newer than *row, where found
+ * says that there is one, takes its place.  There may be expired rows beside
+ * the living one; which is newest is told by life and not by time, since a
+ * clock can be set back.  True when the table holds the key at all.
+ */
+static bool
+find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
+{
+	Relation	heap = table_open(table->heap, AccessShareLock);
+	Relation	index = index_open(table->index, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	IndexScanDesc scan;
+	ScanKeyData digest;
+	bool		here = false;
+
+	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(key->digest));
+	scan = idem_index_beginscan(heap, index, SnapshotSelf, 1);
+	index_rescan(scan, &digest, 1, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		int32		life;
+		bool		isnull;
+
+		if (!text_matches(slot, KEY_KEY, key->key, key->key_len) ||
+			!text_matches(slot, KEY_SCOPE, key->scope, key->scope_len))
+			continue;
+		here = true;
+		life = DatumGetInt32(slot_getattr(slot, KEY_LIFE, &isnull));
+		if (isnull)
+			life = 1;
+		if (found && life < row->life)
+			continue;
+		read_row(slot, life, row);
+		found = true;
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(heap, AccessShareLock);
+	return here;
+}
+
+/*
+ * The key's newest row, expired or not.
+ *
+ * Above READ COMMITTED, what the transaction's snapshot cannot see must not
+ * be answered from: neither a row that it does not see, nor the lack of one
+ * that may have been hidden since.  That is the ordinary serialization
+ * failure, and a retry takes a new snapshot.
+ */
+bool
+key_store_find(const IdemKey *key, KeyRow *row)
+{
+	const Tables *tables = idem_tables();
+	RingState	ring;
+	bool		found;
+	bool		in_ring = false;
+
+	ring_read(&ring);
+
+	/*
+	 * A key's lives can be in idem_pinned and in the ring in any order, but
+	 * within the ring a younger generation holds the younger life.
+	 */
+	found = find_in(&tables->pinned, key, row, false);
+	for (int age = 0; !in_ring && age < KEY_GENERATIONS; age++)
+	{
+		int			i = (ring.current - age + KEY_GENERATIONS) % KEY_GENERATIONS;
+
+		if (!TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
+			in_ring = find_in(&tables->generation[i], key, row, found);
+	}
+	found |= in_ring;
+
+	if (IsolationUsesXactSnapshot() &&
+		(found ?
+		 !TransactionIdIsCurrentTransactionId(row->xmin) &&
+		 XidInMVCCSnapshot(row->xmin, GetTransactionSnapshot()) :
+		 ring_hides_from_snapshot(&ring)))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent use of an idempotency key"),
+				 errdetail("The key \"%.*s\" was written or removed after this transaction's snapshot was taken.",
+						   key->key_len, key->key),
+				 errhint("Retry the transaction.")));
+	return found;
+}
+
+/*
+ * Open, locked for writing, the table that a row with this ttl belongs in:
+ * see ring.c for the order of things.
+ */
+static Relation
+open_for(int64 ttl)
+{
+	const Tables *tables = idem_tables();
+	RingState	ring;
+
+	ring_read(&ring);
+	for (;;)
+	{
+		int			current = ring.current;
+		Relation	rel;
+
+		if (ttl > ring.ttl[current] * USECS_PER_SEC)
+			return table_open(tables->pinned.heap, RowExclusiveLock);
+
+		rel = table_open(tables->generation[current].heap, RowExclusiveLock);
+		ring_read(&ring);
+		if (ring.current == current)
+			return rel;
+		table_close(rel, RowExclusiveLock);
+	}
+}
+
+/*
+ * Store a row that lives for ttl microseconds from now.  Sets completed_at
+ * and expires_at, unless ttl is 0: then it is born expired.
+ */
+void
+key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
+{
+	Datum		values[KEY_COLUMNS];
+	bool		nulls[KEY_COLUMNS] = {false};
+	Relation	rel;
+	HeapTuple	tuple;
+
+	/* before the table is chosen: ring.c relies on it */
+	row->completed_at = GetCurrentTimestamp();
+	row->expires_at = ttl > 0 ? row->completed_at + ttl : DT_NOBEGIN;
+
+	rel = open_for(ttl);
+
+	values[KEY_DIGEST - 1] = Int64GetDatum(key->digest);
+	values[KEY_CLAIMED_AT - 1] = TimestampTzGetDatum(row->claimed_at);
+	values[KEY_COMPLETED_AT - 1] = TimestampTzGetDatum(row->completed_at);
+	values[KEY_EXPIRES_AT - 1] = TimestampTzGetDatum(row->expires_at);
+	values[KEY_LIFE - 1] = Int32GetDatum(row->life);
+	nulls[KEY_LIFE - 1] = row->life == 1;	/* takes no room */
+	values[KEY_SCOPE - 1] =
+		PointerGetDatum(cstring_to_text_with_len(key->scope, key->scope_len));
+	values[KEY_KEY - 1] =
+		PointerGetDatum(cstring_to_text_with_len(key->key, key->key_len));
+	nulls[KEY_FINGERPRINT - 1] = !row->has_fingerprint;
+	values[KEY_FINGERPRINT - 1] = row->has_fingerprint ?
+		PointerGetDatum(cstring_to_text_with_len((const char *) row->fingerprint,
+												 FINGERPRINT_BYTES)) : (Datum) 0;
+	values[KEY_RESPONSE - 1] = row->response;
+
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	CatalogTupleInsert(rel, tuple);
+	heap_freetuple(tuple);
+	table_close(rel, NoLock);
+}
+
+void
+key_store_delete(const KeyRow *row)
+{
+	Relation	rel = table_open(row->table, RowExclusiveLock);
+	ItemPointerData tid = row->tid;
+
+	simple_table_tuple_delete(rel, &tid, SnapshotSelf);
+	table_close(rel, NoLock);
+}

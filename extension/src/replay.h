@@ -1,0 +1,12 @@
+/*
+ * replay.h
+ *	  What must be durable before a replay may say so.
+ */
+#ifndef IDEM_REPLAY_H
+#define IDEM_REPLAY_H
+
+#include "idem.h"
+
+extern void replay_wait_durable(TransactionId winner);
+
+#endif							/* IDEM_REPLAY_H */

@@ -1,0 +1,337 @@
+/*
+ * ring.c
+ *	  The ring of tables that completed keys live in, and how it turns.
+ *
+ * One generation, the current one, takes rows.  Once all rows of the oldest
+ * have expired it is emptied by TRUNCATE, so that expiry costs the same for
+ * ten rows and for a hundred million.  The ring turns in steps, each in a
+ * transaction of its own:
+ *
+ *	 advance	the next generation, empty, becomes the current one
+ *	 promise	the one before gets its ends_at
+ *	 retire		past its ends_at it is hidden from all claims
+ *	 truncate	and then emptied
+ *
+ * Why a row is never lost before it expires:
+ *
+ * A writer takes its clock reading c, locks a generation, and only then reads
+ * the ring; it inserts only if that generation is current.  So c came before
+ * the advance became visible.  The promise is made after that, at p > c, and
+ * says p + ttl; the row expires at c + its own ttl, which was admitted only if
+ * not above the generation's.
+ *
+ * Retiring needs a SHARE lock, which no writer in flight allows; a writer who
+ * comes later reads the ring after it has its lock, and goes elsewhere.  So
+ * nobody can still be writing to a table that is truncated.  Neither lock is
+ * ever waited for: behind a queued ACCESS EXCLUSIVE request all claims would
+ * queue as well.
+ */
+#include "ring.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_type.h"
+#include "commands/tablecmds.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#define PURGE_BATCH 1000		/* expired rows of idem_pinned a step */
+
+/*
+ * A column that is an array of one fixed-width element a generation.
+ */
+static void *
+generation_array(TupleTableSlot *slot, int column, Oid type)
+{
+	bool		isnull;
+	ArrayType  *array = DatumGetArrayTypeP(slot_getattr(slot, column, &isnull));
+
+	if (isnull || ARR_NDIM(array) != 1 || ARR_HASNULL(array) ||
+		ARR_DIMS(array)[0] != KEY_GENERATIONS || ARR_ELEMTYPE(array) != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("column %d of idem_ring is damaged", column)));
+	return ARR_DATA_PTR(array);
+}
+
+/*
+ * The ring as it stands now, not as of the transaction's snapshot.
+ *
+ * The state is one row.  Reading without an MVCC snapshot can meet a change
+ * half-way and see both versions of it, or neither: of two, the later step
+ * counts, and after none it looks again.
+ */
+void
+ring_read(RingState *ring)
+{
+	Relation	rel = table_open(idem_tables()->ring, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		found = false;
+
+	for (int tries = 0; !found; tries++)
+	{
+		TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+
+		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		{
+			bool		isnull;
+			int64		step = DatumGetInt64(slot_getattr(slot, RING_STEP, &isnull));
+
+			if (found && step < ring->step)
+				continue;
+			found = true;
+			ring->step = step;
+			ring->current = DatumGetInt16(slot_getattr(slot, RING_CURRENT, &isnull));
+			ring->opened_at = DatumGetTimestampTz(slot_getattr(slot, RING_OPENED_AT, &isnull));
+			ring->emptied = DatumGetFullTransactionId(slot_getattr(slot, RING_EMPTIED, &isnull));
+			memcpy(ring->ttl, generation_array(slot, RING_TTL, INT4OID),
+				   sizeof(ring->ttl));
+			memcpy(ring->ends_at, generation_array(slot, RING_ENDS_AT, TIMESTAMPTZOID),
+				   sizeof(ring->ends_at));
+			ring->tid = slot->tts_tid;
+		}
+		table_endscan(scan);
+
+		if (!found && tries == 1000)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("idem_ring has no row"),
+					 errhint("Restore its row from a backup; the keys cannot be read without it.")));
+		CHECK_FOR_INTERRUPTS();
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+
+	if (ring->current < 0 || ring->current >= KEY_GENERATIONS)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("idem_ring names generation %d as current", ring->current)));
+}
+
+/*
+ * Were expired rows hidden since this transaction's snapshot was taken?  Then
+ * finding no row tells nothing about that snapshot.
+ *
+ * The number may come from another cluster by way of a dump.  One not yet
+ * drawn here is ignored; any other can at worst cause a needless retry.
+ */
+bool
+ring_hides_from_snapshot(const RingState *ring)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint64		emptied = U64FromFullTransactionId(ring->emptied);
+
+	return emptied < U64FromFullTransactionId(next) &&
+		U64FromFullTransactionId(next) - emptied < (1U << 30) &&
+		TransactionIdIsNormal(XidFromFullTransactionId(ring->emptied)) &&
+		XidInMVCCSnapshot(XidFromFullTransactionId(ring->emptied),
+						  GetTransactionSnapshot());
+}
+
+/*
+ * Write the changed state.  The caller is the only maintainer.
+ */
+static void
+ring_write(RingState *ring)
+{
+	Relation	rel = table_open(idem_tables()->ring, RowExclusiveLock);
+	Datum		values[RING_COLUMNS];
+	bool		nulls[RING_COLUMNS] = {false};
+	Datum		ttl[KEY_GENERATIONS];
+	Datum		ends_at[KEY_GENERATIONS];
+
+	for (int i = 0; i < KEY_GENERATIONS; i++)
+	{
+		ttl[i] = Int32GetDatum(ring->ttl[i]);
+		ends_at[i] = TimestampTzGetDatum(ring->ends_at[i]);
+	}
+	values[RING_STORE - 1] = CStringGetTextDatum("keys");
+	values[RING_STEP - 1] = Int64GetDatum(++ring->step);
+	values[RING_CURRENT - 1] = Int16GetDatum(ring->current);
+	values[RING_OPENED_AT - 1] = TimestampTzGetDatum(ring->opened_at);
+	values[RING_TTL - 1] =
+		PointerGetDatum(construct_array(ttl, KEY_GENERATIONS, INT4OID,
+										sizeof(int32), true, TYPALIGN_INT));
+	values[RING_ENDS_AT - 1] =
+		PointerGetDatum(construct_array(ends_at, KEY_GENERATIONS, TIMESTAMPTZOID,
+										sizeof(TimestampTz), FLOAT8PASSBYVAL,
+										TYPALIGN_DOUBLE));
+	values[RING_EMPTIED - 1] = FullTransactionIdGetDatum(ring->emptied);
+
+	CatalogTupleUpdate(rel, &ring->tid,
+					   heap_form_tuple(RelationGetDescr(rel), values, nulls));
+	table_close(rel, RowExclusiveLock);
+}
+
+static bool
+is_empty(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	bool		empty = RelationGetNumberOfBlocks(rel) == 0;
+
+	table_close(rel, AccessShareLock);
+	return empty;
+}
+
+static bool
+retire(RingState *ring, int generation)
+{
+	if (!ConditionalLockRelationOid(idem_tables()->generation[generation].heap,
+									ShareLock))
+		return false;
+	ring->ends_at[generation] = DT_NOBEGIN;
+	ring->emptied = GetTopFullTransactionId();
+	ring_write(ring);
+	return true;
+}
+
+/*
+ * The heap is locked before its index, as every claim does.
+ */
+static bool
+empty_table(int generation)
+{
+	Oid			relid = idem_tables()->generation[generation].heap;
+	Relation	rel;
+
+	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		return false;
+
+	/*
+	 * The lock outlives a wait for synchronous standbys, and claims that read
+	 * the ring before it was retired wait for it: so let this commit wait for
+	 * none.  Should it be lost, the next call does it again.
+	 */
+	(void) set_config_option("synchronous_commit", "off",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+
+	rel = table_open(relid, NoLock);
+	idem_truncate(list_make1(rel), list_make1_oid(relid));
+	table_close(rel, NoLock);
+	return true;
+}
+
+/*
+ * Delete a batch of expired rows from idem_pinned; false when there is none.
+ */
+static bool
+purge_pinned(RingState *ring, TimestampTz now)
+{
+	Relation	rel = table_open(idem_tables()->pinned.heap, RowExclusiveLock);
+	Relation	index = index_open(idem_tables()->pinned_expiry, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan;
+	ScanKeyData key;
+	int			purged = 0;
+
+	ScanKeyInit(&key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(now));
+	scan = idem_index_beginscan(rel, index, SnapshotSelf, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (purged < PURGE_BATCH &&
+		   index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		TM_FailureData failure;
+
+		/* one that somebody evicts at this moment is theirs */
+		if (table_tuple_delete(rel, &slot->tts_tid, GetCurrentCommandId(true),
+							   SnapshotSelf, InvalidSnapshot, false, &failure,
+							   false) == TM_Ok)
+			purged++;
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, RowExclusiveLock);
+
+	if (purged == 0)
+		return false;
+	ring->emptied = GetTopFullTransactionId();
+	ring_write(ring);
+	return true;
+}
+
+/*
+ * Take one step in the current transaction, which the caller commits before
+ * it asks for the next.  False when nothing is left that can be done now.
+ */
+bool
+ring_turn(void)
+{
+	LOCKTAG		tag;
+	RingState	ring;
+	TimestampTz now;
+	int			next;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, IDEM_LOCK_MAINTAIN);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;			/* somebody else is at it */
+
+	ring_read(&ring);
+	now = GetCurrentTimestamp();
+
+	for (int i = 0; i < KEY_GENERATIONS; i++)
+	{
+		/* promise: the advance that closed it has committed long since */
+		if (i != ring.current && TIMESTAMP_IS_NOEND(ring.ends_at[i]))
+		{
+			ring.ends_at[i] = now + ring.ttl[i] * USECS_PER_SEC;
+			ring_write(&ring);
+			return true;
+		}
+	}
+
+	for (int i = 0; i < KEY_GENERATIONS; i++)
+	{
+		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
+		{
+			if (!is_empty(idem_tables()->generation[i].heap) && empty_table(i))
+				return true;
+		}
+		else if (ring.ends_at[i] <= now && retire(&ring, i))
+			return true;
+	}
+
+	/*
+	 * A generation takes rows for half the ttl, so three hold all that live
+	 * and the fourth can be emptied meanwhile.  Where that was held up, the
+	 * current one just goes on.
+	 */
+	next = (ring.current + 1) % KEY_GENERATIONS;
+	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC / 2 &&
+		TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) &&
+		is_empty(idem_tables()->generation[next].heap))
+	{
+		ring.current = next;
+		ring.opened_at = now;
+		ring.ttl[next] = idem_key_ttl;
+		ring.ends_at[next] = DT_NOEND;
+		ring_write(&ring);
+		return true;
+	}
+
+	/* a longer ttl is admitted at once, a shorter one with the next advance */
+	if (ring.ttl[ring.current] < idem_key_ttl)
+	{
+		ring.ttl[ring.current] = idem_key_ttl;
+		ring_write(&ring);
+		return true;
+	}
+
+	return purge_pinned(&ring, now);
+}

@@ -1,0 +1,36 @@
+/*
+ * ring.h
+ *	  The ring of tables that completed keys live in, and how it turns.
+ */
+#ifndef IDEM_RING_H
+#define IDEM_RING_H
+
+#include "idem.h"
+
+#include "access/transam.h"
+#include "storage/itemptr.h"
+#include "tables.h"
+
+/*
+ * A generation's ends_at tells all of its life:
+ *
+ *	 infinity	it takes rows, or took them until a moment ago
+ *	 a time		no row in it lives longer
+ *	 -infinity	retired: nobody reads or writes it; to be emptied, or empty
+ */
+typedef struct RingState
+{
+	int64		step;			/* grows with every change */
+	int			current;		/* the generation that takes rows */
+	TimestampTz opened_at;		/* since when it does */
+	int32		ttl[KEY_GENERATIONS];	/* s; no row was admitted with more */
+	TimestampTz ends_at[KEY_GENERATIONS];
+	FullTransactionId emptied;	/* the last to hide expired rows */
+	ItemPointerData tid;
+} RingState;
+
+extern void ring_read(RingState *ring);
+extern bool ring_hides_from_snapshot(const RingState *ring);
+extern bool ring_turn(void);
+
+#endif							/* IDEM_RING_H */

@@ -1,0 +1,143 @@
+/*
+ * status.c
+ *	  What a DBA asks of one key, and does to it: idem_status, idem_evict.
+ */
+#include "claim.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#if PG_VERSION_NUM < 170000
+#include "storage/sinvaladt.h"
+#else
+#include "storage/procarray.h"
+#endif
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(idem_status);
+PG_FUNCTION_INFO_V1(idem_evict);
+
+/*
+ * Is the key's lock held by another transaction, and by which process?  That
+ * is 0 for a prepared transaction: its process has gone on to something else.
+ */
+static bool
+lock_holder(const IdemKey *key, int *pid)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	PGPROC	   *proc;
+	int			count;
+
+	*pid = 0;
+	key_locktag(key, &tag);
+	holders = GetLockConflicts(&tag, ExclusiveLock, &count);
+	if (count == 0)
+		return false;
+
+	proc = idem_vxid_proc(holders[0]);
+	if (proc != NULL && idem_proc_lxid(proc) == holders[0].localTransactionId)
+		*pid = proc->pid;
+	return true;
+}
+
+/*
+ * (status, response, attempt, claimed_at, completed_at, expires_at, holder_pid)
+ */
+Datum
+idem_status(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+	KeyRow		row;
+	TupleDesc	desc;
+	Datum		values[7];
+	bool		nulls[7] = {false, true, true, true, true, true, true};
+	int			pid;
+
+	key_from_args(fcinfo, 0, 1, &key);
+	idem_require_primary("idem_status()");
+	key_digest(&key);
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	if (claim_state(&key) == CLAIM_OPEN)
+	{
+		values[0] = CStringGetTextDatum("in_progress");
+		values[6] = Int32GetDatum(MyProcPid);
+		nulls[6] = false;
+	}
+	else if (key_store_find(&key, &row) && row.expires_at > GetCurrentTimestamp())
+	{
+		values[0] = CStringGetTextDatum("completed");
+		values[1] = row.response;
+		values[2] = Int32GetDatum(1);
+		values[3] = TimestampTzGetDatum(row.claimed_at);
+		values[4] = TimestampTzGetDatum(row.completed_at);
+		values[5] = TimestampTzGetDatum(row.expires_at);
+		memset(nulls, false, 6);
+	}
+	else if (lock_holder(&key, &pid))
+	{
+		values[0] = CStringGetTextDatum("in_progress");
+		values[6] = Int32GetDatum(pid);
+		nulls[6] = pid == 0;
+	}
+	else
+		values[0] = CStringGetTextDatum("unknown");
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * Forget a completed key.  In its place an expired row of the key's next life
+ * is written, so that a transaction whose snapshot is older than the eviction
+ * notices it.
+ */
+Datum
+idem_evict(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+	KeyRow		row;
+
+	key_from_args(fcinfo, 0, 1, &key);
+	idem_require_writable("idem_evict()");
+
+	if (claim_state(&key) != CLAIM_NONE)
+		ereport(ERROR,
+				(errcode(claim_state(&key) == CLAIM_COMPLETED ?
+						 ERRCODE_IDEM_ALREADY_COMPLETED : ERRCODE_IDEM_ALREADY_CLAIMED),
+				 errmsg("cannot evict idempotency key \"%.*s\" in the transaction that claimed it",
+						key.key_len, key.key),
+				 errhint("Use idem_release() to give a claim up, or ROLLBACK to undo it.")));
+
+	key_digest(&key);
+	if (!claim_lock(&key, idem_claim_wait))
+	{
+		int			pid;
+
+		(void) lock_holder(&key, &pid);
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("idempotency key \"%.*s\" is in use",
+						key.key_len, key.key),
+				 pid != 0 ?
+				 errdetail("Process %d holds it.", pid) :
+				 errdetail("A prepared transaction holds it."),
+				 errhint("Evict it after that transaction has ended; pg_locks and pg_prepared_xacts show it.")));
+	}
+
+	if (!key_store_find(&key, &row) || row.expires_at <= GetCurrentTimestamp())
+	{
+		claim_unlock(&key);
+		PG_RETURN_BOOL(false);
+	}
+	key_store_delete(&row);
+	row.life++;
+	key_store_insert(&key, &row, 0);
+	PG_RETURN_BOOL(true);
+}
