@@ -98,8 +98,10 @@ idem_interval_us(FunctionCallInfo fcinfo, int arg, const char *name,
 	interval = PG_GETARG_INTERVAL_P(arg);
 	days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
 
-	/* ten years of days bound the product below; infinity is far beyond */
-	if (Abs(days) <= 2 * 3653 && Abs(interval->time) <= 2 * 3653 * USECS_PER_DAY)
+	/* each part is bounded before they are added; infinity is far beyond */
+	if (days >= -IDEM_MAX_DAYS && days <= IDEM_MAX_DAYS &&
+		interval->time >= -IDEM_MAX_DAYS * USECS_PER_DAY &&
+		interval->time <= IDEM_MAX_DAYS * USECS_PER_DAY)
 	{
 		int64		us = days * USECS_PER_DAY + interval->time;
 

@@ -25,7 +25,8 @@
 #define IDEM_MAX_NAME_BYTES 255 /* of a key or a scope */
 
 #define IDEM_MAX_WAIT_MS	(60 * 60 * 1000)	/* one hour */
-#define IDEM_MAX_TTL_S		(3653 * 24 * 60 * 60)	/* ten years */
+#define IDEM_MAX_DAYS		3653	/* ten years */
+#define IDEM_MAX_TTL_S		(IDEM_MAX_DAYS * 24 * 60 * 60)
 
 /* settings, idem.c */
 extern int	idem_claim_wait;	/* ms */

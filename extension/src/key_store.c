@@ -39,7 +39,7 @@ text_matches(TupleTableSlot *slot, int column, const char *bytes, int len)
 	bool		isnull;
 	text	   *value = DatumGetTextPP(slot_getattr(slot, column, &isnull));
 
-	return VARSIZE_ANY_EXHDR(value) == len &&
+	return (int) VARSIZE_ANY_EXHDR(value) == len &&
 		memcmp(VARDATA_ANY(value), bytes, len) == 0;
 }
 
