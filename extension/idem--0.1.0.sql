@@ -48,6 +48,13 @@ CREATE TABLE idem_ring (
 INSERT INTO idem_ring VALUES
 	('keys', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0');
 
+CREATE FUNCTION idem_ring_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_ring_changed FROM PUBLIC;
+COMMENT ON FUNCTION idem_ring_changed IS
+$$Trigger that makes all sessions read the ring's state anew when it is written by SQL, as a restore does.$$;
+CREATE TRIGGER idem_ring_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON idem_ring
+FOR EACH STATEMENT EXECUTE FUNCTION idem_ring_changed();
+
 -- deletes by direct access would otherwise trouble a FOR ALL TABLES publication
 ALTER TABLE idem_keys_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_1 REPLICA IDENTITY FULL;

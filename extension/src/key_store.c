@@ -93,6 +93,8 @@ find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
 	ScanKeyData digest;
 	bool		here = false;
 
+	(void) idem_tables();
+
 	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(key->digest));
 	scan = idem_index_beginscan(heap, index, SnapshotSelf, 1);
@@ -122,48 +124,67 @@ find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
 }
 
 /*
- * The key's newest row, expired or not.
- *
  * Above READ COMMITTED, what the transaction's snapshot cannot see must not
  * be answered from: neither a row that it does not see, nor the lack of one
- * that may have been hidden since.  That is the ordinary serialization
- * failure, and a retry takes a new snapshot.
+ * that was there then.  That is the ordinary serialization failure, and a
+ * retry takes a new snapshot.
  */
-bool
-key_store_find(const IdemKey *key, KeyRow *row)
+static void
+check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 {
-	const Tables *tables = idem_tables();
-	RingState	ring;
-	bool		found;
-	bool		in_ring = false;
+	bool		unseen;
 
-	ring_read(&ring);
-
-	/*
-	 * A key's lives can be in idem_pinned and in the ring in any order, but
-	 * within the ring a younger generation holds the younger life.
-	 */
-	found = find_in(&tables->pinned, key, row, false);
-	for (int age = 0; !in_ring && age < KEY_GENERATIONS; age++)
+	if (found)
+		unseen = !TransactionIdIsCurrentTransactionId(row->xmin) &&
+			XidInMVCCSnapshot(row->xmin, GetTransactionSnapshot());
+	else
 	{
-		int			i = (ring.current - age + KEY_GENERATIONS) % KEY_GENERATIONS;
+		RingState	ring;
 
-		if (!TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
-			in_ring = find_in(&tables->generation[i], key, row, found);
+		ring_read(&ring);
+		unseen = ring_hides_from_snapshot(&ring);
 	}
-	found |= in_ring;
 
-	if (IsolationUsesXactSnapshot() &&
-		(found ?
-		 !TransactionIdIsCurrentTransactionId(row->xmin) &&
-		 XidInMVCCSnapshot(row->xmin, GetTransactionSnapshot()) :
-		 ring_hides_from_snapshot(&ring)))
+	if (unseen)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not serialize access due to concurrent use of an idempotency key"),
 				 errdetail("The key \"%.*s\" was written or removed after this transaction's snapshot was taken.",
 						   key->key_len, key->key),
 				 errhint("Retry the transaction.")));
+}
+
+/*
+ * The key's newest row, expired or not.
+ *
+ * A key's lives can be in idem_pinned and in the ring in any order, but within
+ * the ring a younger generation holds the younger life.  The youngest is the
+ * one after the current, from when it is opened.
+ */
+bool
+key_store_find(const IdemKey *key, KeyRow *row)
+{
+	const RingState *ring = ring_now();
+	const Tables *tables = idem_tables();
+	int			youngest = ring->current;
+	bool		found;
+	bool		in_ring = false;
+
+	if (TIMESTAMP_IS_NOEND(ring->ends_at[(youngest + 1) % KEY_GENERATIONS]))
+		youngest++;
+
+	found = find_in(&tables->pinned, key, row, false);
+	for (int age = 0; !in_ring && age < KEY_GENERATIONS; age++)
+	{
+		int			i = (youngest + KEY_GENERATIONS - age) % KEY_GENERATIONS;
+
+		if (!TIMESTAMP_IS_NOBEGIN(ring->ends_at[i]))
+			in_ring = find_in(&tables->generation[i], key, row, found);
+	}
+	found |= in_ring;
+
+	if (IsolationUsesXactSnapshot())
+		check_snapshot(key, row, found);
 	return found;
 }
 
@@ -174,21 +195,21 @@ key_store_find(const IdemKey *key, KeyRow *row)
 static Relation
 open_for(int64 ttl)
 {
-	const Tables *tables = idem_tables();
-	RingState	ring;
-
-	ring_read(&ring);
 	for (;;)
 	{
-		int			current = ring.current;
+		const RingState *ring = ring_now();
+		int			current = ring->current;
 		Relation	rel;
 
-		if (ttl > ring.ttl[current] * USECS_PER_SEC)
-			return table_open(tables->pinned.heap, RowExclusiveLock);
+		if (ttl > ring->ttl[current] * USECS_PER_SEC)
+		{
+			rel = table_open(idem_tables()->pinned.heap, RowExclusiveLock);
+			(void) idem_tables();
+			return rel;
+		}
 
-		rel = table_open(tables->generation[current].heap, RowExclusiveLock);
-		ring_read(&ring);
-		if (ring.current == current)
+		rel = table_open(idem_tables()->generation[current].heap, RowExclusiveLock);
+		if (ring_now()->current == current)
 			return rel;
 		table_close(rel, RowExclusiveLock);
 	}

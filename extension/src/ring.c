@@ -7,24 +7,32 @@
  * ten rows and for a hundred million.  The ring turns in steps, each in a
  * transaction of its own:
  *
- *	 advance	the next generation, empty, becomes the current one
+ *	 open		claims look into the next generation, which is empty
+ *	 advance	it becomes the current one
  *	 promise	the one before gets its ends_at
- *	 retire		past its ends_at it is hidden from all claims
+ *	 retire		past its ends_at it is hidden from claims
  *	 truncate	and then emptied
  *
- * Why a row is never lost before it expires:
+ * Backends keep the state in memory.  A step tells them by invalidating the
+ * relation cache, which comes a moment after its commit can be seen but before
+ * its transaction gives up the maintainer's lock: so one backend can act on a
+ * step that another has not noticed, but never on two.  Each step is harmless
+ * to who has not noticed it.
  *
- * A writer takes its clock reading c, locks a generation, and only then reads
- * the ring; it inserts only if that generation is current.  So c came before
- * the advance became visible.  The promise is made after that, at p > c, and
- * says p + ttl; the row expires at c + its own ttl, which was admitted only if
- * not above the generation's.
+ * Why a claim misses no row: the row is in the current generation of its
+ * writer, who saw the advance to it; so everybody knows of the open.
  *
- * Retiring needs a SHARE lock, which no writer in flight allows; a writer who
- * comes later reads the ring after it has its lock, and goes elsewhere.  So
- * nobody can still be writing to a table that is truncated.  Neither lock is
- * ever waited for: behind a queued ACCESS EXCLUSIVE request all claims would
- * queue as well.
+ * Why no row is lost before it expires: its writer took the clock reading c,
+ * locked a generation, and then found it still current.  So the promise was
+ * made later than c, at p, and says p + ttl; the row expires at c + its own
+ * ttl, admitted only if not above the generation's.
+ *
+ * Why nobody writes to a table that is truncated: retiring needs a SHARE lock,
+ * which no writer in flight allows, and one who comes later looks at the ring
+ * after it has its lock, and goes elsewhere.
+ *
+ * No lock is ever waited for: behind a queued ACCESS EXCLUSIVE request all
+ * claims would queue as well.
  */
 #include "ring.h"
 
@@ -37,6 +45,7 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
 #include "commands/tablecmds.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -44,10 +53,13 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
+
+PG_FUNCTION_INFO_V1(idem_ring_changed);
 
 #define PURGE_BATCH 1000		/* expired rows of idem_pinned a step */
 
@@ -69,11 +81,12 @@ generation_array(TupleTableSlot *slot, int column, Oid type)
 }
 
 /*
- * The ring as it stands now, not as of the transaction's snapshot.
+ * Read the state as last committed, not as of the transaction's snapshot and
+ * not from memory.
  *
- * The state is one row.  Reading without an MVCC snapshot can meet a change
- * half-way and see both versions of it, or neither: of two, the later step
- * counts, and after none it looks again.
+ * It is one row.  Reading without an MVCC snapshot can meet a change half-way
+ * and see both versions of it, or neither: of two, the later step counts, and
+ * after none it looks again.
  */
 void
 ring_read(RingState *ring)
@@ -120,6 +133,45 @@ ring_read(RingState *ring)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("idem_ring names generation %d as current", ring->current)));
+}
+
+/*
+ * The ring as this backend knows it: at most one step behind.  The result
+ * holds until the next call.
+ */
+const RingState *
+ring_now(void)
+{
+	static RingState ring;
+	static uint64 version = 0;
+
+	AcceptInvalidationMessages();
+	if (unlikely(idem_tables()->version != version))
+	{
+		/* what changes while it is read is noticed by the next call */
+		uint64		reading = idem_tables()->version;
+
+		ring_read(&ring);
+		version = reading;
+	}
+	return &ring;
+}
+
+/*
+ * Trigger on idem_ring, for a restore's COPY and whoever else writes it by
+ * SQL: backends must not go on with what they have cached.
+ */
+Datum
+idem_ring_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("idem_ring_changed() must be called as a trigger")));
+	CacheInvalidateRelcache(trigger->tg_relation);
+	return PointerGetDatum(NULL);
 }
 
 /*
@@ -174,6 +226,7 @@ ring_write(RingState *ring)
 
 	CatalogTupleUpdate(rel, &ring->tid,
 					   heap_form_tuple(RelationGetDescr(rel), values, nulls));
+	CacheInvalidateRelcache(rel);
 	table_close(rel, RowExclusiveLock);
 }
 
@@ -276,6 +329,7 @@ ring_turn(void)
 	LOCKTAG		tag;
 	RingState	ring;
 	TimestampTz now;
+	int			last;
 	int			next;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, IDEM_LOCK_MAINTAIN);
@@ -285,15 +339,13 @@ ring_turn(void)
 	ring_read(&ring);
 	now = GetCurrentTimestamp();
 
-	for (int i = 0; i < KEY_GENERATIONS; i++)
+	/* the advance that closed it has been noticed by all */
+	last = (ring.current + KEY_GENERATIONS - 1) % KEY_GENERATIONS;
+	if (TIMESTAMP_IS_NOEND(ring.ends_at[last]))
 	{
-		/* promise: the advance that closed it has committed long since */
-		if (i != ring.current && TIMESTAMP_IS_NOEND(ring.ends_at[i]))
-		{
-			ring.ends_at[i] = now + ring.ttl[i] * USECS_PER_SEC;
-			ring_write(&ring);
-			return true;
-		}
+		ring.ends_at[last] = now + ring.ttl[last] * USECS_PER_SEC;
+		ring_write(&ring);
+		return true;
 	}
 
 	for (int i = 0; i < KEY_GENERATIONS; i++)
@@ -313,16 +365,23 @@ ring_turn(void)
 	 * current one just goes on.
 	 */
 	next = (ring.current + 1) % KEY_GENERATIONS;
-	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC / 2 &&
-		TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) &&
-		is_empty(idem_tables()->generation[next].heap))
+	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC / 2)
 	{
-		ring.current = next;
-		ring.opened_at = now;
-		ring.ttl[next] = idem_key_ttl;
-		ring.ends_at[next] = DT_NOEND;
-		ring_write(&ring);
-		return true;
+		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) &&
+			is_empty(idem_tables()->generation[next].heap))
+		{
+			ring.ends_at[next] = DT_NOEND;
+			ring_write(&ring);
+			return true;
+		}
+		if (TIMESTAMP_IS_NOEND(ring.ends_at[next]))
+		{
+			ring.current = next;
+			ring.opened_at = now;
+			ring.ttl[next] = idem_key_ttl;
+			ring_write(&ring);
+			return true;
+		}
 	}
 
 	/* a longer ttl is admitted at once, a shorter one with the next advance */

@@ -14,7 +14,7 @@
 /*
  * A generation's ends_at tells all of its life:
  *
- *	 infinity	it takes rows, or took them until a moment ago
+ *	 infinity	it takes rows, will in a moment, or did until a moment ago
  *	 a time		no row in it lives longer
  *	 -infinity	retired: nobody reads or writes it; to be emptied, or empty
  */
@@ -29,6 +29,7 @@ typedef struct RingState
 	ItemPointerData tid;
 } RingState;
 
+extern const RingState *ring_now(void);
 extern void ring_read(RingState *ring);
 extern bool ring_hides_from_snapshot(const RingState *ring);
 extern bool ring_turn(void);

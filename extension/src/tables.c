@@ -22,6 +22,7 @@
 
 static Tables tables;
 static bool tables_valid = false;
+static uint64 changes = 1;		/* never 0, so that 0 is no version */
 
 static const Oid key_layout[KEY_COLUMNS] = {
 	INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
@@ -34,22 +35,22 @@ static const Oid ring_layout[RING_COLUMNS] = {
 };
 
 /*
- * Any change to one of our tables, or a reset of all caches.
+ * A change to one of our tables, or to one that may be, or a reset of all.
  */
 static void
 forget_tables(Datum arg, Oid relid)
 {
-	(void) arg;
+	bool		ours = !tables_valid || relid == InvalidOid ||
+		relid == tables.ring || relid == tables.pinned.heap;
 
-	if (!tables_valid)
-		return;
-	if (relid == InvalidOid || relid == tables.ring ||
-		relid == tables.pinned.heap)
-		tables_valid = false;
-	for (int i = 0; i < KEY_GENERATIONS; i++)
+	(void) arg;
+	for (int i = 0; !ours && i < KEY_GENERATIONS; i++)
+		ours = relid == tables.generation[i].heap;
+
+	if (ours)
 	{
-		if (relid == tables.generation[i].heap)
-			tables_valid = false;
+		tables_valid = false;
+		changes++;
 	}
 }
 
@@ -111,12 +112,40 @@ find_table(Oid schema, const char *name, const Oid *layout, int columns)
 	return relid;
 }
 
+static void
+find_tables(void)
+{
+	char		name[NAMEDATALEN];
+
+	tables.version = changes;
+	tables.schema = extension_schema();
+	if (!OidIsValid(tables.schema))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"idem\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION idem.")));
+
+	tables.ring = find_table(tables.schema, "idem_ring", ring_layout, RING_COLUMNS);
+	for (int i = 0; i < KEY_GENERATIONS; i++)
+	{
+		snprintf(name, sizeof(name), "idem_keys_%d", i);
+		tables.generation[i].heap = find_table(tables.schema, name, key_layout, KEY_COLUMNS);
+		snprintf(name, sizeof(name), "idem_keys_%d_digest", i);
+		tables.generation[i].index = find_relation(tables.schema, name);
+	}
+	tables.pinned.heap = find_table(tables.schema, "idem_pinned", key_layout, KEY_COLUMNS);
+	tables.pinned.index = find_relation(tables.schema, "idem_pinned_digest");
+	tables.pinned_expiry = find_relation(tables.schema, "idem_pinned_expires_at");
+}
+
+/*
+ * The tables, their layout checked.  Whoever has just opened one of them calls
+ * this again, for the lock may have been waited for.
+ */
 const Tables *
 idem_tables(void)
 {
 	static bool registered = false;
-	Tables		found;
-	char		name[NAMEDATALEN];
 
 	if (likely(tables_valid))
 		return &tables;
@@ -127,31 +156,9 @@ idem_tables(void)
 		registered = true;
 	}
 
-	found.schema = extension_schema();
-	if (!OidIsValid(found.schema))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"idem\" is not installed in this database"),
-				 errhint("Run CREATE EXTENSION idem.")));
-
-	found.ring = find_table(found.schema, "idem_ring", ring_layout, RING_COLUMNS);
-	for (int i = 0; i < KEY_GENERATIONS; i++)
-	{
-		snprintf(name, sizeof(name), "idem_keys_%d", i);
-		found.generation[i].heap = find_table(found.schema, name, key_layout, KEY_COLUMNS);
-		snprintf(name, sizeof(name), "idem_keys_%d_digest", i);
-		found.generation[i].index = find_relation(found.schema, name);
-	}
-	found.pinned.heap = find_table(found.schema, "idem_pinned", key_layout, KEY_COLUMNS);
-	found.pinned.index = find_relation(found.schema, "idem_pinned_digest");
-	found.pinned_expiry = find_relation(found.schema, "idem_pinned_expires_at");
-
-	/*
-	 * What was read holds unless one of the tables changed meanwhile, which
-	 * the next opening of it would notice: the callback then finds the set
-	 * valid and forgets it.
-	 */
-	tables = found;
+	do
+		find_tables();
+	while (tables.version != changes);
 	tables_valid = true;
 	return &tables;
 }

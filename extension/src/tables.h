@@ -46,6 +46,7 @@ typedef struct KeyTable
 
 typedef struct Tables
 {
+	uint64		version;		/* another after any change to one of them */
 	Oid			schema;
 	Oid			ring;
 	KeyTable	generation[KEY_GENERATIONS];
