@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "executor/executor.h"
 #include "funcapi.h"
 #include "key_store.h"
 #include "replay.h"
@@ -62,6 +63,8 @@ typedef struct ClaimUndo
 static HTAB *claims = NULL;
 static ClaimUndo *undo = NULL;
 static int	open_claims = 0;
+
+static ExecutorEnd_hook_type previous_executor_end = NULL;
 
 #define CLAIMS_KEPT 256			/* a larger table is given back */
 
@@ -133,6 +136,31 @@ change_state(Claim *claim, ClaimState state)
 static void on_transaction_end(XactEvent event, void *arg);
 
 /*
+ * Callbacks run newest first.  Another extension's may commit something
+ * remote; ours must have refused the transaction before that.
+ */
+static void
+come_first(void)
+{
+	UnregisterXactCallback(on_transaction_end, NULL);
+	RegisterXactCallback(on_transaction_end, NULL);
+}
+
+/*
+ * postgres_fdw registers when it is first used, which can be after the claim.
+ */
+static void
+on_executor_end(QueryDesc *query)
+{
+	if (previous_executor_end)
+		previous_executor_end(query);
+	else
+		standard_ExecutorEnd(query);
+	if (open_claims > 0)
+		come_first();
+}
+
+/*
  * The claim of this key, made if there is none.
  */
 static Claim *
@@ -155,15 +183,7 @@ enter_claim(const IdemKey *key)
 							 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 	}
 	if (hash_get_num_entries(claims) == 0)
-	{
-		/*
-		 * Callbacks run newest first.  Others may have registered since we
-		 * did, and commit something remote in theirs: ours must have refused
-		 * the transaction before that.
-		 */
-		UnregisterXactCallback(on_transaction_end, NULL);
-		RegisterXactCallback(on_transaction_end, NULL);
-	}
+		come_first();
 
 	claim = hash_search(claims, key, HASH_ENTER, &found);
 	if (!found)
@@ -300,6 +320,8 @@ idem_claim_init(void)
 {
 	RegisterXactCallback(on_transaction_end, NULL);
 	RegisterSubXactCallback(on_subtransaction_end, NULL);
+	previous_executor_end = ExecutorEnd_hook;
+	ExecutorEnd_hook = on_executor_end;
 }
 
 /*

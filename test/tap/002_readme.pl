@@ -1,0 +1,31 @@
+# The README's examples are what it says they are: the SQL runs and answers as shown there, the C++ is the example that
+# the SDK's tests build and run.
+use strict;
+use warnings;
+use FindBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $root = "$FindBin::RealBin/../..";
+my $readme = slurp_file("$root/README.md");
+my ($sql) = $readme =~ /^```sql\n(.*?)^```/ms;
+my ($cpp) = $readme =~ /^```cpp\n(.*?)^```/ms;
+
+my $node = PostgreSQL::Test::Cluster->new('readme');
+$node->init;
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION idem');
+$node->safe_psql('postgres', 'CREATE TABLE orders (id bigserial PRIMARY KEY, item text, pence bigint)');
+
+# each answer stands below its statement, as psql prints it
+my @shown = $sql =~ /^--  +(claimed|completed) +\| *(\{.*?\})? *(?:only .*)?$/mg;
+my @given = split /[|\n]/, $node->safe_psql('postgres', $sql);
+is_deeply([ map { $_ // '' } @shown ], [ 'claimed', '', 'completed', '{"order": 1}' ], 'the README shows both answers');
+is_deeply(\@given, [ 'claimed', '', '{"order": 1}', 'completed', '{"order": 1}' ], 'the SQL example answers as shown');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM orders'), '1', 'the work was done once');
+
+like(slurp_file("$root/sdk/examples/quickstart.cpp"), qr/\Q$cpp\E/, 'the C++ example is the one that is built and run');
+
+$node->stop;
+done_testing();
