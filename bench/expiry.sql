@@ -1,0 +1,24 @@
+-- Expire half of the keys: by DELETE + VACUUM, and by turning the ring.
+\set now 'SELECT clock_timestamp() AS at, pg_current_wal_insert_lsn() AS lsn'
+
+CHECKPOINT;
+:now \gset before_
+DELETE FROM idiom_keys WHERE created_at < (SELECT max(created_at) FROM idiom_keys WHERE key = loaded_key(:keys / 2));
+VACUUM idiom_keys;
+:now \gset after_
+INSERT INTO sample VALUES
+    ('expiry', 'idiom', 1, 'ms', extract(epoch FROM :'after_at'::timestamptz - :'before_at') * 1000),
+    ('expiry', 'idiom', 1, 'wal', :'after_lsn'::pg_lsn - :'before_lsn');
+
+-- Its oldest generation has as many rows.
+UPDATE idem_ring SET step = step + 1, ends_at[1] = now();
+CHECKPOINT;
+:now \gset before_
+CALL idem_maintain();
+:now \gset after_
+DO $$ BEGIN
+    ASSERT pg_relation_size('idem_keys_0') = 0, 'the generation was not emptied';
+END $$;
+INSERT INTO sample VALUES
+    ('expiry', 'idem', 1, 'ms', extract(epoch FROM :'after_at'::timestamptz - :'before_at') * 1000),
+    ('expiry', 'idem', 1, 'wal', :'after_lsn'::pg_lsn - :'before_lsn');

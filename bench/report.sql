@@ -1,0 +1,64 @@
+-- Medians, their spread, and every figure beside its bound: printed, and written to the file :json.
+CREATE TEMP VIEW settings AS
+SELECT name, current_setting(name) AS value
+FROM unnest('{server_version,shared_buffers,synchronous_commit,fsync,full_page_writes,wal_level,wal_compression,max_wal_size,
+              checkpoint_timeout,autovacuum,maintenance_work_mem}'::text[]) AS name;
+
+CREATE TEMP VIEW median AS
+SELECT work, contestant, metric, percentile_cont(0.5) WITHIN GROUP (ORDER BY value) AS median,
+       min(value) AS least, max(value) AS most, count(*) AS runs
+FROM sample GROUP BY work, contestant, metric;
+
+CREATE TEMP VIEW other AS
+SELECT * FROM median WHERE work = 'expiry' OR metric NOT IN ('tps', 'wal', 'images');
+
+CREATE TEMP VIEW figure AS
+SELECT f.nr, f.figure, a.median AS idem, b.median AS other, a.median / b.median AS ratio, f.bound AS at_least, f.most AS at_most,
+       coalesce(a.median / b.median >= f.bound, a.median / b.median <= f.most) AS met
+FROM (VALUES
+    (1, 'claim + order + complete, tps: idem / hand-written idiom', 'throughput', 'tps', 'idem', 'idiom', 1.10, NULL),
+    (2, 'claim + order + complete, tps: idem / floor', 'throughput', 'tps', 'idem', 'floor', 0.85, NULL),
+    (3, 'WAL bytes a request: idem / hand-written idiom', 'throughput', 'wal', 'idem', 'idiom', NULL, 0.40),
+    (4, 'replay, tps: idem / primary-key SELECT', 'replay', 'tps', 'idem_replay', 'idiom_replay', 0.85, NULL),
+    (5, 'C++ loop over loopback, tps: idem / plain', 'sdk', 'tps', 'idem', 'plain', 0.75, NULL),
+    (6, 'expiring half of the keys, time: idem / DELETE + VACUUM', 'expiry', 'ms', 'idem', 'idiom', NULL, 0.001),
+    (7, 'expiring half of the keys, WAL: idem / DELETE + VACUUM', 'expiry', 'wal', 'idem', 'idiom', NULL, 0.001)
+) AS f (nr, figure, work, metric, contestant, against, bound, most)
+JOIN median AS a ON (a.work, a.contestant, a.metric) = (f.work, f.contestant, f.metric)
+JOIN median AS b ON (b.work, b.contestant, b.metric) = (f.work, f.against, f.metric)
+UNION ALL
+SELECT 8, 'growth of a backend by a million claims (or as many as keys), bytes', median, 0, median, NULL, 0, median <= 0
+FROM median WHERE work = 'memory' AND metric = 'contexts';
+
+\pset footer off
+\pset border 0
+\pset tuples_only off
+SELECT name, value FROM setup UNION ALL SELECT name, value FROM settings;
+
+SELECT work, contestant, runs,
+       round(max(median) FILTER (WHERE metric = 'tps')) AS "per second",
+       max(format('%s - %s', round(least), round(most))) FILTER (WHERE metric = 'tps') AS spread,
+       round(max(median) FILTER (WHERE metric = 'wal')) AS "WAL bytes each",
+       round(max(median) FILTER (WHERE metric = 'images')::numeric, 3) AS "page images each"
+FROM median WHERE metric IN ('tps', 'wal', 'images') AND work <> 'expiry'
+GROUP BY work, contestant, runs ORDER BY work DESC, contestant;
+
+SELECT EXISTS (SELECT FROM figure) AS figures, EXISTS (SELECT FROM other) AS others \gset
+\if :others
+SELECT work, contestant, metric, median AS value FROM other ORDER BY work, metric, contestant;
+\endif
+\if :figures
+
+SELECT figure, round(ratio::numeric, 5) AS measured,
+       coalesce('at least ' || at_least, 'at most ' || at_most) AS bound, CASE WHEN met THEN 'met' ELSE 'MISSED' END AS verdict
+FROM figure ORDER BY nr;
+\endif
+
+\pset format unaligned
+\pset tuples_only on
+\o :json
+SELECT jsonb_pretty(jsonb_build_object(
+    'setup', (SELECT jsonb_object_agg(name, value) FROM setup),
+    'settings', (SELECT jsonb_object_agg(name, value) FROM settings),
+    'figures', (SELECT jsonb_agg(to_jsonb(f) - 'nr' ORDER BY nr) FROM figure AS f),
+    'medians', (SELECT jsonb_agg(to_jsonb(m) ORDER BY work, metric, contestant) FROM median AS m)));

@@ -1,0 +1,95 @@
+// The same order loop twice: sdk_loop plain|idem CLIENTS REQUESTS
+// "plain" is what one writes with libpq alone, "idem" is idem::run. Connects as libpq's environment says, prints
+// requests a second.
+#include <idem/idem.hpp>
+
+#include <libpq-fe.h>
+
+#include <array>
+#include <barrier>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+namespace {
+
+constexpr const char* insert_order = "INSERT INTO orders (customer, item, amount) VALUES ($1, $2, $3)";
+
+void plain(PGconn* connection, const std::string& customer) {
+    const auto expect = [&](PGresult* result, ExecStatusType status) {
+        const std::unique_ptr<PGresult, decltype(&PQclear)> owner{result, PQclear};
+        if (PQresultStatus(result) != status) throw std::runtime_error{PQerrorMessage(connection)};
+    };
+    const std::array values{customer.c_str(), "white hanging heart", "15.30"};
+    expect(PQexec(connection, "BEGIN"), PGRES_COMMAND_OK);
+    expect(PQexecParams(connection, insert_order, static_cast<int>(values.size()), nullptr, values.data(), nullptr,
+                        nullptr, 0),
+           PGRES_COMMAND_OK);
+    expect(PQexec(connection, "COMMIT"), PGRES_COMMAND_OK);
+}
+
+void with_idem(idem::client& client, const std::string& customer) {
+    const std::string key = customer + "-91b7-c2a60f3e-sdk";
+    const std::string request = R"({"customer": )" + customer + R"(, "item": "white hanging heart", "amount": 15.30})";
+    const auto outcome = idem::run(client, key, request, [&](idem::transaction& tx) {
+        tx.exec(insert_order, {customer, "white hanging heart", "15.30"});
+        return R"({"order": 4711, "status": "created"})";
+    });
+    if (outcome.status() != idem::run_status::executed) throw std::runtime_error{"a new key was not executed"};
+}
+
+double requests_per_second(bool use_idem, int clients, int requests) {
+    using clock = std::chrono::steady_clock;
+    clock::time_point began;
+    std::barrier connected{clients, [&]() noexcept { began = clock::now(); }};
+    std::exception_ptr failure;
+    std::mutex failing;
+    {
+        std::vector<std::jthread> threads;
+        for (int i = 0; i < clients; ++i)
+            threads.emplace_back([&] {
+                try {
+                    std::mt19937_64 random{std::random_device{}()};
+                    std::uniform_int_distribution<long long> customer{100'000'000'000'000'000, 999'999'999'999'999'999};
+                    idem::client client{std::string{}};
+                    connected.arrive_and_wait();
+                    for (int n = 0; n < requests / clients; ++n) {
+                        if (use_idem)
+                            with_idem(client, std::to_string(customer(random)));
+                        else
+                            plain(client.connection(), std::to_string(customer(random)));
+                    }
+                } catch (...) {
+                    connected.arrive_and_drop();
+                    const std::scoped_lock lock{failing};
+                    failure = std::current_exception();
+                }
+            });
+    }
+    if (failure) std::rethrow_exception(failure);
+    return requests / std::chrono::duration<double>(clock::now() - began).count();
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        const std::vector<std::string> args(argv + 1, argv + argc);
+        if (args.size() != 3 || (args[0] != "plain" && args[0] != "idem")) {
+            std::fputs("usage: sdk_loop plain|idem CLIENTS REQUESTS\n", stderr);
+            return 2;
+        }
+        std::printf("tps = %.1f\n", requests_per_second(args[0] == "idem", std::stoi(args[1]), std::stoi(args[2])));
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "sdk_loop: %s\n", e.what());
+        return 1;
+    }
+}
