@@ -18,11 +18,13 @@
 #endif
 
 #if PG_VERSION_NUM >= 170000
+#define idem_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
 #define idem_truncate(rels, relids) \
 	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false, false)
 #define idem_vxid_proc(vxid)		ProcNumberGetProc((vxid).procNumber)
 #define idem_proc_lxid(proc)		((proc)->vxid.lxid)
 #else
+#define idem_index_insert_cleanup(index, info) ((void) (info))
 #define idem_truncate(rels, relids) \
 	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false)
 #define idem_vxid_proc(vxid)		BackendIdGetProc((vxid).backendId)

@@ -13,13 +13,16 @@
 #include "key_store.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/indexing.h"
+#include "catalog/index.h"
+#include "nodes/execnodes.h"
 #include "ring.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -87,13 +90,21 @@ static bool
 find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
 {
 	Relation	heap = table_open(table->heap, AccessShareLock);
-	Relation	index = index_open(table->index, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	Relation	index;
+	TupleTableSlot *slot;
 	IndexScanDesc scan;
 	ScanKeyData digest;
 	bool		here = false;
 
 	(void) idem_tables();
+	if (RelationGetNumberOfBlocks(heap) == 0)
+	{
+		/* as idem_pinned mostly is: asking is cheaper than a probe */
+		table_close(heap, AccessShareLock);
+		return false;
+	}
+	index = index_open(table->index, AccessShareLock);
+	slot = table_slot_create(heap, NULL);
 
 	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(key->digest));
@@ -216,6 +227,50 @@ open_for(int64 ttl)
 }
 
 /*
+ * An entry in every index of the table, those included that a DBA is just
+ * building or has added.  One on an expression or with a predicate would need
+ * the executor.
+ */
+static void
+insert_index_entries(Relation rel, HeapTuple tuple, const Datum *values,
+					 const bool *nulls)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
+		IndexInfo  *info = BuildIndexInfo(index);
+		Datum		entry[INDEX_MAX_KEYS];
+		bool		isnull[INDEX_MAX_KEYS];
+
+		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("index \"%s\" on table \"%s\" of extension idem is not supported",
+							RelationGetRelationName(index), RelationGetRelationName(rel)),
+					 errdetail("It is on an expression or has a predicate."),
+					 errhint("Drop the index.")));
+
+		for (int i = 0; i < info->ii_NumIndexAttrs; i++)
+		{
+			int			column = info->ii_IndexAttrNumbers[i] - 1;
+
+			entry[i] = values[column];
+			isnull[i] = nulls[column];
+		}
+		if (info->ii_ReadyForInserts)
+			(void) index_insert(index, entry, isnull, &tuple->t_self, rel,
+								info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+								false, info);
+		idem_index_insert_cleanup(index, info);
+		index_close(index, RowExclusiveLock);
+	}
+	list_free(indexes);
+}
+
+/*
  * Store a row that lives for ttl microseconds from now.  Sets completed_at
  * and expires_at, unless ttl is 0: then it is born expired.
  */
@@ -250,7 +305,8 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 	values[KEY_RESPONSE - 1] = row->response;
 
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-	CatalogTupleInsert(rel, tuple);
+	simple_heap_insert(rel, tuple);
+	insert_index_entries(rel, tuple, values, nulls);
 	heap_freetuple(tuple);
 	table_close(rel, NoLock);
 }
