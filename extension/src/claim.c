@@ -20,6 +20,7 @@
 #include "replay.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
@@ -65,6 +66,7 @@ static ClaimUndo *undo = NULL;
 static int	open_claims = 0;
 
 static ExecutorEnd_hook_type previous_executor_end = NULL;
+static ProcessUtility_hook_type previous_utility = NULL;
 
 #define CLAIMS_KEPT 256			/* a larger table is given back */
 
@@ -147,7 +149,8 @@ come_first(void)
 }
 
 /*
- * postgres_fdw registers when it is first used, which can be after the claim.
+ * postgres_fdw registers when it is first used, which can be after the claim:
+ * so again after every statement while a claim is open.
  */
 static void
 on_executor_end(QueryDesc *query)
@@ -156,6 +159,22 @@ on_executor_end(QueryDesc *query)
 		previous_executor_end(query);
 	else
 		standard_ExecutorEnd(query);
+	if (open_claims > 0)
+		come_first();
+}
+
+static void
+on_utility(PlannedStmt *statement, const char *source, bool read_only_tree,
+		   ProcessUtilityContext context, ParamListInfo params,
+		   QueryEnvironment *environment, DestReceiver *receiver,
+		   QueryCompletion *completion)
+{
+	if (previous_utility)
+		previous_utility(statement, source, read_only_tree, context, params,
+						 environment, receiver, completion);
+	else
+		standard_ProcessUtility(statement, source, read_only_tree, context, params,
+								environment, receiver, completion);
 	if (open_claims > 0)
 		come_first();
 }
@@ -322,6 +341,8 @@ idem_claim_init(void)
 	RegisterSubXactCallback(on_subtransaction_end, NULL);
 	previous_executor_end = ExecutorEnd_hook;
 	ExecutorEnd_hook = on_executor_end;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
 }
 
 /*
@@ -376,11 +397,13 @@ lock_within(const LOCKTAG *tag, int wait_ms)
 		LockTimeout = save_timeout;
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
 		FlushErrorState();
-		FreeErrorData(error);
 		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
 		locked = false;
 	}
 	PG_END_TRY();
@@ -510,7 +533,7 @@ idem_claim(PG_FUNCTION_ARGS)
 		if (info.has_fingerprint && row.has_fingerprint &&
 			memcmp(info.fingerprint, row.fingerprint, FINGERPRINT_BYTES) != 0)
 			return claim_answer("mismatch", false, NULL);
-		replay_wait_durable(row.xmin);
+		replay_wait_durable(row.xmin, row.frozen);
 		return claim_answer("completed", false, &row);
 	}
 

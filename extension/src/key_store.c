@@ -49,6 +49,8 @@ text_matches(TupleTableSlot *slot, int column, const char *bytes, int len)
 static void
 read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 {
+	BufferHeapTupleTableSlot *heap_slot = (BufferHeapTupleTableSlot *) slot;
+	HeapTupleHeader header = heap_slot->base.tuple->t_data;
 	bool		isnull;
 	Datum		value;
 
@@ -75,7 +77,10 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 	value = slot_getattr(slot, KEY_RESPONSE, &isnull);
 	row->response = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 
-	row->xmin = HeapTupleHeaderGetXmin(((BufferHeapTupleTableSlot *) slot)->base.tuple->t_data);
+	/* a frozen row's transaction may be forgotten, but the freezing came after it */
+	row->xmin = HeapTupleHeaderGetRawXmin(header);
+	row->frozen = HeapTupleHeaderXminFrozen(header) ?
+		BufferGetLSNAtomic(heap_slot->buffer) : InvalidXLogRecPtr;
 	row->table = slot->tts_tableOid;
 	row->tid = slot->tts_tid;
 }
@@ -136,24 +141,25 @@ find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
 
 /*
  * Above READ COMMITTED, what the transaction's snapshot cannot see must not
- * be answered from: neither a row that it does not see, nor the lack of one
- * that was there then.  That is the ordinary serialization failure, and a
- * retry takes a new snapshot.
+ * be answered from: neither a row that it does not see, nor the lack of a
+ * living one that was there then.  That is the ordinary serialization failure,
+ * and a retry takes a new snapshot.
  */
 static void
 check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 {
-	bool		unseen;
+	bool		unseen = false;
 
-	if (found)
-		unseen = !TransactionIdIsCurrentTransactionId(row->xmin) &&
-			XidInMVCCSnapshot(row->xmin, GetTransactionSnapshot());
-	else
+	if (found && XLogRecPtrIsInvalid(row->frozen) &&
+		!TransactionIdIsCurrentTransactionId(row->xmin))
+		unseen = XidInMVCCSnapshot(row->xmin, GetTransactionSnapshot());
+
+	if (!found || row->expires_at <= GetCurrentTimestamp())
 	{
 		RingState	ring;
 
 		ring_read(&ring);
-		unseen = ring_hides_from_snapshot(&ring);
+		unseen |= ring_hides_from_snapshot(&ring);
 	}
 
 	if (unseen)
@@ -210,17 +216,14 @@ open_for(int64 ttl)
 	{
 		const RingState *ring = ring_now();
 		int			current = ring->current;
-		Relation	rel;
+		bool		pinned = ttl > ring->ttl[current] * USECS_PER_SEC;
+		const KeyTable *table = pinned ? &idem_tables()->pinned :
+			&idem_tables()->generation[current];
+		Relation	rel = table_open(table->heap, RowExclusiveLock);
 
-		if (ttl > ring->ttl[current] * USECS_PER_SEC)
-		{
-			rel = table_open(idem_tables()->pinned.heap, RowExclusiveLock);
-			(void) idem_tables();
-			return rel;
-		}
-
-		rel = table_open(idem_tables()->generation[current].heap, RowExclusiveLock);
-		if (ring_now()->current == current)
+		ring = ring_now();
+		if (pinned ||
+			(ring->current == current && ttl <= ring->ttl[current] * USECS_PER_SEC))
 			return rel;
 		table_close(rel, RowExclusiveLock);
 	}

@@ -9,6 +9,7 @@
 
 #include "key.h"
 
+#include "access/xlogdefs.h"
 #include "storage/itemptr.h"
 
 typedef struct KeyRow
@@ -23,6 +24,7 @@ typedef struct KeyRow
 
 	/* set by key_store_find() */
 	TransactionId xmin;			/* who wrote it */
+	XLogRecPtr	frozen;			/* if known to all: where that is safe in the log */
 	Oid			table;
 	ItemPointerData tid;
 } KeyRow;

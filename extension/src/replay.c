@@ -12,6 +12,8 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xloginsert.h"
+#include "catalog/pg_control.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
@@ -20,57 +22,79 @@
 #include "utils/snapmgr.h"
 
 /*
- * Has a standby confirmed up to lsn, as this session's synchronous_commit
- * wants it?  False also while no synchronous standby is configured.
+ * What this session's synchronous_commit asks of standbys.
  */
+static int
+wait_mode(void)
+{
+	switch (synchronous_commit)
+	{
+		case SYNCHRONOUS_COMMIT_REMOTE_WRITE:
+			return SYNC_REP_WAIT_WRITE;
+		case SYNCHRONOUS_COMMIT_REMOTE_APPLY:
+			return SYNC_REP_WAIT_APPLY;
+		default:
+			return SYNC_REP_WAIT_FLUSH;
+	}
+}
+
 static bool
 standby_confirmed(XLogRecPtr lsn)
 {
-	int			mode = synchronous_commit == SYNCHRONOUS_COMMIT_REMOTE_WRITE ? SYNC_REP_WAIT_WRITE :
-		synchronous_commit == SYNCHRONOUS_COMMIT_REMOTE_APPLY ? SYNC_REP_WAIT_APPLY :
-		SYNC_REP_WAIT_FLUSH;
 	bool		confirmed;
 
 	LWLockAcquire(SyncRepLock, LW_SHARED);
-	confirmed = lsn <= WalSndCtl->lsn[mode];
+	confirmed = lsn <= WalSndCtl->lsn[wait_mode()];
 	LWLockRelease(SyncRepLock);
 	return confirmed;
 }
 
 /*
  * Wait until the commit of this transaction, seen as committed, is as durable
- * as a commit of our own would be.
+ * as a commit of our own would be.  If its row is frozen, the transaction may
+ * be forgotten, and the freezing, at that place in the log, stands for it.
  *
  * Locally that is exact and costs a look at pg_xact.  Where the commit record
  * of a synchronous commit lies is not kept, so for standbys we wait through
- * all that was written until now; once that is confirmed, the same need not be
+ * a record written now; once that is confirmed, the same need not be
  * asked again for any transaction that had ended by then.
  */
 void
-replay_wait_durable(TransactionId winner)
+replay_wait_durable(TransactionId winner, XLogRecPtr frozen)
 {
-	static TransactionId confirmed_before = InvalidTransactionId;
-	XLogRecPtr	lsn;
+	static FullTransactionId confirmed_before;	/* all of these ... */
+	static int	confirmed_mode = SYNC_REP_NO_WAIT;	/* ... in this way */
+	FullTransactionId next;
 	TransactionId oldest_running;
+	XLogRecPtr	lsn;
 
-	if (!TransactionIdIsNormal(winner) ||
-		TransactionIdIsCurrentTransactionId(winner))
+	if (TransactionIdIsCurrentTransactionId(winner))
 		return;
 
-	lsn = TransactionIdGetCommitLSN(winner);
+	lsn = XLogRecPtrIsInvalid(frozen) ? TransactionIdGetCommitLSN(winner) : frozen;
 	if (!XLogRecPtrIsInvalid(lsn))
 		XLogFlush(lsn);
 
 	if (!SyncRepRequested() ||
 		SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0')
 		return;
-	if (TransactionIdIsNormal(confirmed_before) &&
-		TransactionIdPrecedes(winner, confirmed_before))
+
+	/*
+	 * A row cannot be older than 2^31 transactions without being frozen, so
+	 * where the numbers are that far apart, the answer is no longer known.
+	 */
+	next = ReadNextFullTransactionId();
+	if (confirmed_mode == wait_mode() && XLogRecPtrIsInvalid(frozen) &&
+		U64FromFullTransactionId(next) - U64FromFullTransactionId(confirmed_before) < (1U << 30) &&
+		TransactionIdPrecedes(winner, XidFromFullTransactionId(confirmed_before)))
 		return;
 
 	/* in this order: what ended before the one is written before the other */
 	oldest_running = GetLatestSnapshot()->xmin;
-	lsn = GetXLogInsertRecPtr();
+	next = ReadNextFullTransactionId();
+	XLogBeginInsert();
+	XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
+	lsn = XLogInsert(RM_XLOG_ID, XLOG_NOOP);
 	XLogFlush(lsn);
 
 	HOLD_INTERRUPTS();
@@ -82,7 +106,13 @@ replay_wait_durable(TransactionId winner)
 	 * no standby configured after all has confirmed nothing.
 	 */
 	if (standby_confirmed(lsn))
-		confirmed_before = oldest_running;
+	{
+		/* the same number in 64 bits: it is not more than 2^31 behind next */
+		confirmed_before =
+			FullTransactionIdFromU64(U64FromFullTransactionId(next) -
+									 (XidFromFullTransactionId(next) - oldest_running));
+		confirmed_mode = wait_mode();
+	}
 	else if (SyncRepStandbyNames[0] != '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),

@@ -7,6 +7,8 @@
 
 #include "idem.h"
 
-extern void replay_wait_durable(TransactionId winner);
+#include "access/xlogdefs.h"
+
+extern void replay_wait_durable(TransactionId winner, XLogRecPtr frozen);
 
 #endif							/* IDEM_REPLAY_H */

@@ -259,10 +259,18 @@ static bool
 empty_table(int generation)
 {
 	Oid			relid = idem_tables()->generation[generation].heap;
+	Oid			toast;
 	Relation	rel;
 
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return false;
+	rel = table_open(relid, NoLock);
+	toast = rel->rd_rel->reltoastrelid;
+	if (OidIsValid(toast) && !ConditionalLockRelationOid(toast, AccessExclusiveLock))
+	{
+		table_close(rel, AccessExclusiveLock);
+		return false;
+	}
 
 	/*
 	 * The lock outlives a wait for synchronous standbys, and claims that read
@@ -272,8 +280,6 @@ empty_table(int generation)
 	(void) set_config_option("synchronous_commit", "off",
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
-
-	rel = table_open(relid, NoLock);
 	idem_truncate(list_make1(rel), list_make1_oid(relid));
 	table_close(rel, NoLock);
 	return true;
