@@ -74,11 +74,17 @@ SELECT pg_catalog.pg_extension_config_dump('idem_ring', 'WHERE step OPERATOR(pg_
 -- Keys: what applications call
 -- ---------------------------------------------------------------------------
 
+-- a type of its own: the executor finds its columns sooner than those of OUT arguments
+CREATE TYPE idem_claim_result AS (
+	status text, response jsonb, attempt integer,
+	token bigint, checkpoint jsonb, cacheable_until timestamptz);
+REVOKE ALL ON TYPE idem_claim_result FROM PUBLIC;
+COMMENT ON TYPE idem_claim_result IS 'What idem_claim() answers.';
+
 CREATE FUNCTION idem_claim(
 	key text, request jsonb DEFAULT NULL, scope text DEFAULT '',
-	wait interval DEFAULT NULL, ttl interval DEFAULT NULL, lease interval DEFAULT NULL,
-	OUT status text, OUT response jsonb, OUT attempt integer,
-	OUT token bigint, OUT checkpoint jsonb, OUT cacheable_until timestamptz)
+	wait interval DEFAULT NULL, ttl interval DEFAULT NULL, lease interval DEFAULT NULL)
+RETURNS idem_claim_result
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_claim FROM PUBLIC;
 COMMENT ON FUNCTION idem_claim IS
@@ -87,7 +93,7 @@ $$Claim an idempotency key for this transaction, before the work.
 key      1 to 255 bytes; what the client sent, or derived from what the request is
 request  its body; a retry with another one answers "mismatch". NULL: not compared
 scope    0 to 255 bytes; separates tenants or consumers
-wait     how long to wait for another transaction that holds the key: 0 asks at once, at most one hour, NULL means idem.claim_wait
+wait     how long to wait for another transaction that holds the key: 0 asks at once, at most one hour, NULL means idem.claim_wait; a shorter lock_timeout ends it sooner
 ttl      how long to remember the key once completed: at most ten years, NULL means idem.key_ttl
 lease    not supported yet
 

@@ -12,14 +12,13 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
-#include "funcapi.h"
 #include "key_store.h"
 #include "replay.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "tables.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -28,6 +27,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(idem_claim);
 PG_FUNCTION_INFO_V1(idem_complete);
@@ -435,30 +435,16 @@ claim_unlock(const IdemKey *key)
 }
 
 /*
- * One row (status, response, attempt, token, checkpoint, cacheable_until).
- * All but status are NULL unless key_row or claimed says otherwise.
+ * An idem_claim_result (status, response, attempt, token, checkpoint,
+ * cacheable_until).  All but status are NULL unless claimed or row tells more.
  */
 static Datum
 claim_answer(const char *status, bool claimed, const KeyRow *row)
 {
-	static TupleDesc desc = NULL;
+	TupleDesc	desc = lookup_rowtype_tupdesc(idem_tables()->claim_result, -1);
 	Datum		values[6];
 	bool		nulls[6] = {false, true, true, true, true, true};
-
-	if (desc == NULL)
-	{
-		MemoryContext save = MemoryContextSwitchTo(TopMemoryContext);
-		TupleDesc	d = CreateTemplateTupleDesc(6);
-
-		TupleDescInitEntry(d, 1, "status", TEXTOID, -1, 0);
-		TupleDescInitEntry(d, 2, "response", JSONBOID, -1, 0);
-		TupleDescInitEntry(d, 3, "attempt", INT4OID, -1, 0);
-		TupleDescInitEntry(d, 4, "token", INT8OID, -1, 0);
-		TupleDescInitEntry(d, 5, "checkpoint", JSONBOID, -1, 0);
-		TupleDescInitEntry(d, 6, "cacheable_until", TIMESTAMPTZOID, -1, 0);
-		desc = BlessTupleDesc(d);
-		MemoryContextSwitchTo(save);
-	}
+	HeapTuple	tuple;
 
 	values[0] = CStringGetTextDatum(status);
 	if (claimed || row != NULL)
@@ -473,7 +459,9 @@ claim_answer(const char *status, bool claimed, const KeyRow *row)
 		values[5] = TimestampTzGetDatum(row->expires_at);
 		nulls[5] = false;
 	}
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+	tuple = heap_form_tuple(desc, values, nulls);
+	ReleaseTupleDesc(desc);
+	return HeapTupleGetDatum(tuple);
 }
 
 static void

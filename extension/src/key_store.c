@@ -8,7 +8,7 @@
  * out of serializable transactions' predicate locks, which cover whole hash
  * buckets and fail transactions over keys that have nothing in common.
  *
- * Heap before index, always: TRUNCATE locks them in that order.
+ * Heap before index, as TRUNCATE locks them; or the index alone.
  */
 #include "key_store.h"
 
@@ -85,6 +85,47 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 	row->tid = slot->tts_tid;
 }
 
+static void
+digest_key(const IdemKey *key, ScanKey scan_key)
+{
+	ScanKeyInit(scan_key, 1, HTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(key->digest));
+}
+
+/*
+ * Does the index know the digest?  Mostly not, and then the table itself need
+ * not be opened.
+ *
+ * REINDEX CONCURRENTLY waits for those who have locked the table, so it does
+ * not wait for us.  But who wrote the key did so before we had its lock; if
+ * the index is the right one now, it was then.
+ */
+static bool
+probe(const KeyTable *table, const IdemKey *key)
+{
+	Relation	index;
+	IndexScanDesc scan;
+	ScanKeyData digest;
+	bool		found;
+
+	for (;;)
+	{
+		index = index_open(table->index, AccessShareLock);
+		(void) idem_tables();
+		if (RelationGetRelid(index) == table->index)
+			break;
+		index_close(index, AccessShareLock);
+	}
+
+	digest_key(key, &digest);
+	scan = idem_index_beginscan_bitmap(index, SnapshotSelf, 1);
+	index_rescan(scan, &digest, 1, NULL, 0);
+	found = index_getnext_tid(scan, ForwardScanDirection) != NULL;
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
 /*
  * Look for the key in one table.  A row that is newer than *row, where found
  * says that there is one, takes its place.  There may be expired rows beside
@@ -94,25 +135,21 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 static bool
 find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
 {
-	Relation	heap = table_open(table->heap, AccessShareLock);
+	Relation	heap;
 	Relation	index;
 	TupleTableSlot *slot;
 	IndexScanDesc scan;
 	ScanKeyData digest;
 	bool		here = false;
 
-	(void) idem_tables();
-	if (RelationGetNumberOfBlocks(heap) == 0)
-	{
-		/* as idem_pinned mostly is: asking is cheaper than a probe */
-		table_close(heap, AccessShareLock);
+	if (!probe(table, key))
 		return false;
-	}
+
+	heap = table_open(table->heap, AccessShareLock);
+	(void) idem_tables();
 	index = index_open(table->index, AccessShareLock);
 	slot = table_slot_create(heap, NULL);
-
-	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(key->digest));
+	digest_key(key, &digest);
 	scan = idem_index_beginscan(heap, index, SnapshotSelf, 1);
 	index_rescan(scan, &digest, 1, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, slot))

@@ -253,21 +253,28 @@ retire(RingState *ring, int generation)
 }
 
 /*
- * The heap is locked before its index, as every claim does.
+ * All that TRUNCATE will lock is locked here, heap first and without waiting.
  */
 static bool
 empty_table(int generation)
 {
 	Oid			relid = idem_tables()->generation[generation].heap;
-	Oid			toast;
 	Relation	rel;
+	List	   *others;
 
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return false;
 	rel = table_open(relid, NoLock);
-	toast = rel->rd_rel->reltoastrelid;
-	if (OidIsValid(toast) && !ConditionalLockRelationOid(toast, AccessExclusiveLock))
+	others = RelationGetIndexList(rel);
+	if (OidIsValid(rel->rd_rel->reltoastrelid))
+		others = lappend_oid(others, rel->rd_rel->reltoastrelid);
+
+	for (int i = 0; i < list_length(others); i++)
 	{
+		if (ConditionalLockRelationOid(list_nth_oid(others, i), AccessExclusiveLock))
+			continue;
+		while (--i >= 0)
+			UnlockRelationOid(list_nth_oid(others, i), AccessExclusiveLock);
 		table_close(rel, AccessExclusiveLock);
 		return false;
 	}

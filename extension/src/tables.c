@@ -18,7 +18,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 static Tables tables;
 static bool tables_valid = false;
@@ -125,6 +125,9 @@ find_tables(void)
 				 errmsg("extension \"idem\" is not installed in this database"),
 				 errhint("Run CREATE EXTENSION idem.")));
 
+	tables.claim_result = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+										  CStringGetDatum("idem_claim_result"),
+										  ObjectIdGetDatum(tables.schema));
 	tables.ring = find_table(tables.schema, "idem_ring", ring_layout, RING_COLUMNS);
 	for (int i = 0; i < KEY_GENERATIONS; i++)
 	{

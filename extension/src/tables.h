@@ -48,6 +48,7 @@ typedef struct Tables
 {
 	uint64		version;		/* another after any change to one of them */
 	Oid			schema;
+	Oid			claim_result;	/* the row type that idem_claim() returns */
 	Oid			ring;
 	KeyTable	generation[KEY_GENERATIONS];
 	KeyTable	pinned;
