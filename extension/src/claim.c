@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
+#include "funcapi.h"
 #include "key_store.h"
 #include "replay.h"
 #include "storage/lmgr.h"
