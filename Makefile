@@ -13,7 +13,7 @@ all install uninstall installdirs installcheck:
 
 clean distclean maintainer-clean:
 	@[ ! -d build/server ] || scripts/server destroy
-	@$(MAKE) --no-print-directory -C extension $@
+	-@$(MAKE) --no-print-directory -C extension $@
 	rm -rf build
 
 setup:
