@@ -49,8 +49,8 @@ INSERT INTO idem_ring VALUES
 	('keys', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0');
 
 CREATE FUNCTION idem_ring_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
-REVOKE ALL ON FUNCTION idem_ring_changed FROM PUBLIC;
-COMMENT ON FUNCTION idem_ring_changed IS
+REVOKE ALL ON FUNCTION idem_ring_changed() FROM PUBLIC;
+COMMENT ON FUNCTION idem_ring_changed() IS
 $$Trigger that makes all sessions read the ring's state anew when it is written by SQL, as a restore does.$$;
 CREATE TRIGGER idem_ring_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON idem_ring
 FOR EACH STATEMENT EXECUTE FUNCTION idem_ring_changed();
@@ -86,8 +86,8 @@ CREATE FUNCTION idem_claim(
 	wait interval DEFAULT NULL, ttl interval DEFAULT NULL, lease interval DEFAULT NULL)
 RETURNS idem_claim_result
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION idem_claim FROM PUBLIC;
-COMMENT ON FUNCTION idem_claim IS
+REVOKE ALL ON FUNCTION idem_claim(text, jsonb, text, interval, interval, interval) FROM PUBLIC;
+COMMENT ON FUNCTION idem_claim(text, jsonb, text, interval, interval, interval) IS
 $$Claim an idempotency key for this transaction, before the work.
 
 key      1 to 255 bytes; what the client sent, or derived from what the request is
@@ -103,7 +103,8 @@ status is
   in_progress  another transaction holds the key and wait ran out
   mismatch     the key was completed with another request
   cancelled    (not given yet)
-Only "claimed" permits the work. The key is locked until the transaction ends, and nothing is written; a rollback, also to a savepoint before the claim, frees it. A COMMIT that finds the claim neither completed nor released fails.
+attempt is 1, token and checkpoint are NULL without a lease.
+Only "claimed" permits the work. The key is locked until the transaction ends, and nothing is written; a rollback, also to a savepoint before the claim, frees it. A COMMIT or PREPARE TRANSACTION that finds the claim neither completed nor released fails with ID004.
 
 Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl or wait out of range; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders; 0A000 lease.
 
@@ -112,8 +113,8 @@ Cost: one lock, and one index probe for each generation of the ring, however man
 CREATE FUNCTION idem_complete(key text, response jsonb, scope text DEFAULT '', token bigint DEFAULT NULL)
 RETURNS jsonb
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION idem_complete FROM PUBLIC;
-COMMENT ON FUNCTION idem_complete IS
+REVOKE ALL ON FUNCTION idem_complete(text, jsonb, text, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_complete(text, jsonb, text, bigint) IS
 $$Store the response of a key that this transaction has claimed, and answer with it as stored. It is kept if and only if the transaction commits, and every retry is answered with it, byte for byte, until the key expires: its ttl counts from here.
 
 response  any JSON; pass 'null' for none
@@ -126,8 +127,8 @@ Cost: one row and one index entry.$$;
 CREATE FUNCTION idem_release(key text, scope text DEFAULT '', token bigint DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION idem_release FROM PUBLIC;
-COMMENT ON FUNCTION idem_release IS
+REVOKE ALL ON FUNCTION idem_release(text, text, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_release(text, text, bigint) IS
 $$Give up the claim of a key, so that a retry may run. Others still wait until this transaction ends.
 
 Warns when the transaction has written since the claim: committing would keep the effect and lose the key. Roll back instead.
@@ -140,8 +141,8 @@ CREATE FUNCTION idem_status(
 	OUT claimed_at timestamptz, OUT completed_at timestamptz, OUT expires_at timestamptz,
 	OUT holder_pid integer)
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
-REVOKE ALL ON FUNCTION idem_status FROM PUBLIC;
-COMMENT ON FUNCTION idem_status IS
+REVOKE ALL ON FUNCTION idem_status(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_status(text, text) IS
 $$What is known of one key at this moment, without claiming it: "completed" with its response, "in_progress" with the process that holds it (NULL for a prepared transaction), or "unknown", which includes expired. To look at, not to act upon: only idem_claim() decides.
 
 Errors: ID005, ID006 invalid key or scope; 25006 standby; 40001 as idem_claim().
@@ -150,16 +151,16 @@ Cost: one index probe for each generation of the ring.$$;
 
 CREATE FUNCTION idem_evict(key text, scope text DEFAULT '') RETURNS boolean
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION idem_evict FROM PUBLIC;
-COMMENT ON FUNCTION idem_evict IS
+REVOKE ALL ON FUNCTION idem_evict(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_evict(text, text) IS
 $$Forget a completed key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done. True when there was such a key.
 
 Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
 
 CREATE FUNCTION idem_digest(key text, scope text DEFAULT '') RETURNS bigint
 AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
-REVOKE ALL ON FUNCTION idem_digest FROM PUBLIC;
-COMMENT ON FUNCTION idem_digest IS
+REVOKE ALL ON FUNCTION idem_digest(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_digest(text, text) IS
 $$What the key tables are indexed by: the first eight bytes of SHA-256 over scope, a zero byte and key. SELECT * FROM idem_keys WHERE digest = idem_digest('some key') AND key = 'some key'.
 
 Errors: ID005, ID006 invalid key or scope.$$;
@@ -231,8 +232,8 @@ $$What takes space, and when it is freed: each generation of the ring with its r
 
 CREATE PROCEDURE idem_maintain()
 AS 'MODULE_PATHNAME' LANGUAGE C;
-REVOKE ALL ON PROCEDURE idem_maintain FROM PUBLIC;
-COMMENT ON PROCEDURE idem_maintain IS
+REVOKE ALL ON PROCEDURE idem_maintain() FROM PUBLIC;
+COMMENT ON PROCEDURE idem_maintain() IS
 $$Do all upkeep that is due, in steps with a commit after each: turn the ring of generations, remove expired rows of idem_pinned. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
 
 Errors: 2D000 inside a transaction block; 25006 read-only transaction or standby.$$;
@@ -284,14 +285,14 @@ BEGIN ATOMIC
 	          'idem_pinned'::pg_catalog.regclass::pg_catalog.oid])
 	  AND NOT i.indisvalid;
 END;
-REVOKE ALL ON FUNCTION idem_verify FROM PUBLIC;
-COMMENT ON FUNCTION idem_verify IS
+REVOKE ALL ON FUNCTION idem_verify() FROM PUBLIC;
+COMMENT ON FUNCTION idem_verify() IS
 $$Check every invariant of what is stored; no rows means healthy. Reads all keys: minutes for hundreds of millions.$$;
 
 CREATE FUNCTION idem_grant(role name, profile text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION idem_grant FROM PUBLIC;
-COMMENT ON FUNCTION idem_grant IS
+REVOKE ALL ON FUNCTION idem_grant(name, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_grant(name, text) IS
 $$Grant a role what it needs: profile "app" claims and completes keys; "dba" also reads all keys, evicts and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
 
-Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 0A000 profile "consumer" (no outbox yet).$$;
+Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby; 0A000 profile "consumer" (no outbox yet).$$;

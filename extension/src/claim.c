@@ -503,14 +503,14 @@ idem_claim(PG_FUNCTION_ARGS)
 				 errdetail("Scope: \"%.*s\".", key.scope_len, key.scope),
 				 errhint("Claim once and complete once. SELECT (idem_claim(...)).* calls it once for each column; write SELECT * FROM idem_claim(...).")));
 
+	info.has_fingerprint = !PG_ARGISNULL(1);
+	if (info.has_fingerprint)
+		fingerprint_request(PG_GETARG_DATUM(1), info.fingerprint);
+
 	key_digest(&key);
 	if (state == CLAIM_NONE &&
 		!claim_lock(&key, wait < 0 ? idem_claim_wait : (int) ((wait + 999) / 1000)))
 		return claim_answer("in_progress", false, NULL);
-
-	info.has_fingerprint = !PG_ARGISNULL(1);
-	if (info.has_fingerprint)
-		fingerprint_request(PG_GETARG_DATUM(1), info.fingerprint);
 
 	info.claimed_at = GetCurrentTimestamp();
 	found = key_store_find(&key, &row);
@@ -608,7 +608,8 @@ idem_release(PG_FUNCTION_ARGS)
 
 	/*
 	 * A warning and no error, because this can be a false alarm: a row lock
-	 * draws a transaction id too, and a rolled-back savepoint leaves its own.
+	 * draws a transaction id too, a rolled-back savepoint leaves its own, and
+	 * reading can write hint bits.
 	 */
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
 		XactLastRecEnd != claim->info.wal)

@@ -25,14 +25,15 @@ static const struct
 
 {
 	{"USAGE", "SCHEMA %s", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_claim", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_complete", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_release", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_status", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_digest", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_evict", DBA},
-	{"EXECUTE", "ROUTINE %s.idem_maintain", DBA},
-	{"EXECUTE", "ROUTINE %s.idem_verify", DBA},
+	{"EXECUTE", "ROUTINE %s.idem_claim(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
+		"pg_catalog.interval, pg_catalog.interval, pg_catalog.interval)", APP | DBA},
+	{"EXECUTE", "ROUTINE %s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %s.idem_release(pg_catalog.text, pg_catalog.text, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %s.idem_status(pg_catalog.text, pg_catalog.text)", APP | DBA},
+	{"EXECUTE", "ROUTINE %s.idem_digest(pg_catalog.text, pg_catalog.text)", APP | DBA},
+	{"EXECUTE", "ROUTINE %s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
+	{"EXECUTE", "ROUTINE %s.idem_maintain()", DBA},
+	{"EXECUTE", "ROUTINE %s.idem_verify()", DBA},
 	{"SELECT", "TABLE %s.idem_keys", DBA},
 	{"SELECT", "TABLE %s.idem_holders", DBA},
 	{"SELECT", "TABLE %s.idem_stores", DBA},
@@ -57,6 +58,7 @@ idem_grant(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("role and profile must not be NULL"),
+				 errdetail("Both say who may do what."),
 				 errhint("Call idem_grant('some_role', 'app').")));
 	role = NameStr(*PG_GETARG_NAME(0));
 	profile = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -69,12 +71,14 @@ idem_grant(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("profile \"consumer\" is not supported by idem %s", IDEM_VERSION),
-				 errdetail("There is no outbox to consume from yet.")));
+				 errdetail("There is no outbox to consume from yet."),
+				 errhint("Use profile \"app\" for roles that claim keys.")));
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown profile \"%s\"", profile),
-				 errhint("Profiles are \"app\", \"consumer\" and \"dba\".")));
+				 errdetail("Profiles are \"app\", \"consumer\" and \"dba\"."),
+				 errhint("Use \"app\" for roles that claim keys, \"dba\" for those who look after them.")));
 	(void) get_role_oid(role, false);
 	idem_require_writable("idem_grant()");
 

@@ -76,7 +76,7 @@ idem_require_writable(const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot execute %s in a read-only transaction", function),
-				 errdetail("A key is kept by writing it in the same transaction as the work."),
+				 errdetail("What it does is kept by writing it."),
 				 errhint("Begin the transaction with READ WRITE.")));
 	PreventCommandIfParallelMode(function);
 }

@@ -3,14 +3,15 @@
  *	  What a key is: its text, its digest, the fingerprint of its request.
  *
  * Digests and fingerprints are stored, dumped and restored elsewhere, so their
- * values may never change: not with a version, a platform or a byte order.  A
- * test pins known ones.
+ * values may never change: not with a version, a platform, a byte order or the
+ * database's encoding.  A test pins known ones.
  */
 #include "key.h"
 
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
@@ -19,6 +20,10 @@
 
 StaticAssertDecl(FINGERPRINT_BYTES == PG_SHA256_DIGEST_LENGTH,
 				 "a fingerprint is one SHA-256");
+
+/* numeric_send: number of digits, weight, sign; decimals to show; the digits */
+#define NUMERIC_SENT_DSCALE	6
+#define NUMERIC_SENT_DIGITS	8
 
 PG_FUNCTION_INFO_V1(idem_digest);
 
@@ -35,6 +40,23 @@ sha256(const void *data, size_t len, uint8 *result)
 				 errmsg("could not compute SHA-256: %s",
 						pg_cryptohash_error(ctx))));
 	pg_cryptohash_free(ctx);
+}
+
+/*
+ * Text in UTF-8, whatever the database's encoding; *len becomes its length.
+ * Bytes of no known encoding stay as they are.
+ */
+static const char *
+to_utf8(const char *text, int *len)
+{
+	const char *converted;
+
+	if (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII)
+		return text;
+	converted = pg_server_to_any(text, *len, PG_UTF8);
+	if (converted != text)
+		*len = strlen(converted);
+	return converted;
 }
 
 /*
@@ -101,14 +123,18 @@ key_equal(const IdemKey *a, const IdemKey *b)
 void
 key_digest(IdemKey *key)
 {
-	char		input[2 * IDEM_MAX_NAME_BYTES + 1];
+	char		input[2 * MAX_CONVERSION_GROWTH * IDEM_MAX_NAME_BYTES + 1];
 	uint8		hash[PG_SHA256_DIGEST_LENGTH];
 	uint64		first;
+	int			scope_len = key->scope_len;
+	int			key_len = key->key_len;
+	const char *scope = to_utf8(key->scope, &scope_len);
+	const char *text = to_utf8(key->key, &key_len);
 
-	memcpy(input, key->scope, key->scope_len);
-	input[key->scope_len] = '\0';
-	memcpy(input + key->scope_len + 1, key->key, key->key_len);
-	sha256(input, key->scope_len + 1 + key->key_len, hash);
+	memcpy(input, scope, scope_len);
+	input[scope_len] = '\0';
+	memcpy(input + scope_len + 1, text, key_len);
+	sha256(input, scope_len + 1 + key_len, hash);
 
 	memcpy(&first, hash, sizeof(first));
 	key->digest = (int64) pg_ntoh64(first);
@@ -148,15 +174,30 @@ append_scalar(StringInfo buf, const JsonbValue *value)
 			break;
 		case jbvNumeric:
 			{
-				/* 1, 1.0 and 1.00 are equal, and must be here */
-				char	   *digits = numeric_normalize(value->val.numeric);
+				/*
+				 * The binary form that clients get, but for the number of
+				 * decimals to show: 1, 1.0 and 1.00 are equal, and must be
+				 * here. It does not write out what an exponent says.
+				 */
+				bytea	   *sent = DatumGetByteaP(DirectFunctionCall1(numeric_send,
+																	  NumericGetDatum(value->val.numeric)));
+				const char *digits = VARDATA(sent);
 
-				append_bytes(buf, 'n', digits, strlen(digits));
+				appendStringInfoChar(buf, 'n');
+				appendBinaryStringInfo(buf, digits, NUMERIC_SENT_DSCALE);
+				appendBinaryStringInfo(buf, digits + NUMERIC_SENT_DIGITS,
+									   VARSIZE(sent) - VARHDRSZ - NUMERIC_SENT_DIGITS);
+				pfree(sent);
 				break;
 			}
 		case jbvString:
-			append_bytes(buf, 's', value->val.string.val, value->val.string.len);
-			break;
+			{
+				int			len = value->val.string.len;
+				const char *text = to_utf8(value->val.string.val, &len);
+
+				append_bytes(buf, 's', text, len);
+				break;
+			}
 		default:
 			elog(ERROR, "unexpected jsonb value type %d", (int) value->type);
 	}
@@ -165,7 +206,9 @@ append_scalar(StringInfo buf, const JsonbValue *value)
 /*
  * SHA-256 over a canonical form of the request: equal jsonb, equal
  * fingerprint.  Each element is written with its type and length, so that no
- * two different requests share a form.
+ * two different requests share a form.  (A number's length is in its first
+ * two bytes.)  An object's keys come in jsonb's own order, which for keys
+ * beyond ASCII is that of the database's encoding.
  */
 void
 fingerprint_request(Datum jsonb, uint8 *fingerprint)

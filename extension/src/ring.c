@@ -76,7 +76,9 @@ generation_array(TupleTableSlot *slot, int column, Oid type)
 		ARR_DIMS(array)[0] != KEY_GENERATIONS || ARR_ELEMTYPE(array) != type)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("column %d of idem_ring is damaged", column)));
+				 errmsg("column %d of idem_ring is damaged", column),
+				 errdetail("It must be an array of %d elements, none of them NULL.", KEY_GENERATIONS),
+				 errhint("Restore its row from a backup; the keys cannot be read without it.")));
 	return ARR_DATA_PTR(array);
 }
 
@@ -123,6 +125,7 @@ ring_read(RingState *ring)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("idem_ring has no row"),
+					 errdetail("It tells which tables hold living keys."),
 					 errhint("Restore its row from a backup; the keys cannot be read without it.")));
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -132,7 +135,9 @@ ring_read(RingState *ring)
 	if (ring->current < 0 || ring->current >= KEY_GENERATIONS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("idem_ring names generation %d as current", ring->current)));
+				 errmsg("idem_ring names generation %d as current", ring->current),
+				 errdetail("There are generations 0 to %d.", KEY_GENERATIONS - 1),
+				 errhint("Restore its row from a backup; the keys cannot be read without it.")));
 }
 
 /*

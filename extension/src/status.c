@@ -113,6 +113,7 @@ idem_evict(PG_FUNCTION_ARGS)
 						 ERRCODE_IDEM_ALREADY_COMPLETED : ERRCODE_IDEM_ALREADY_CLAIMED),
 				 errmsg("cannot evict idempotency key \"%.*s\" in the transaction that claimed it",
 						key.key_len, key.key),
+				 errdetail("Scope: \"%.*s\".", key.scope_len, key.scope),
 				 errhint("Use idem_release() to give a claim up, or ROLLBACK to undo it.")));
 
 	key_digest(&key);

@@ -1,0 +1,70 @@
+-- Every call resolves with bare literals, with untyped parameters and by argument names.
+BEGIN;
+SELECT plan(41);
+SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
+
+-- what an untyped parameter is taken for
+CREATE FUNCTION pg_temp.parameters(prepared text) RETURNS text LANGUAGE sql AS $$
+	SELECT parameter_types::text FROM pg_prepared_statements WHERE name = prepared
+$$;
+
+-- bare literals, as many as one likes
+SELECT results_eq($$SELECT status FROM idem_claim('c1')$$, '{claimed}'::text[], 'idem_claim of 1 literal');
+SELECT results_eq($$SELECT status FROM idem_claim('c2', '{}')$$, '{claimed}'::text[], 'of 2');
+SELECT results_eq($$SELECT status FROM idem_claim('c3', '{}', 's')$$, '{claimed}'::text[], 'of 3');
+SELECT results_eq($$SELECT status FROM idem_claim('c4', '{}', 's', '0')$$, '{claimed}'::text[], 'of 4');
+SELECT results_eq($$SELECT status FROM idem_claim('c5', NULL, '', NULL, '1 day')$$, '{claimed}'::text[], 'of 5');
+SELECT results_eq($$SELECT status FROM idem_claim('c6', '[1]', '', '1 s', '1 day', NULL)$$, '{claimed}'::text[], 'of 6');
+SELECT lives_ok($$SELECT idem_claim('c7')$$, 'idem_claim as a scalar');
+SELECT results_eq($$SELECT idem_complete('c1', '1')$$, '{1}'::jsonb[], 'idem_complete of 2 literals');
+SELECT results_eq($$SELECT idem_complete('c3', '{"a": 1}', 's')$$, ARRAY['{"a": 1}'::jsonb], 'of 3');
+SELECT results_eq($$SELECT idem_complete('c4', 'null', 's', NULL)$$, ARRAY['null'::jsonb], 'of 4');
+SELECT lives_ok($$SELECT idem_release('c2')$$, 'idem_release of 1 literal');
+SELECT lives_ok($$SELECT idem_claim('c2', '{}', 's'), idem_release('c2', 's')$$, 'of 2');
+SELECT lives_ok($$SELECT idem_release('c5', '', NULL)$$, 'of 3');
+SELECT results_eq($$SELECT status FROM idem_status('c1')$$, '{completed}'::text[], 'idem_status of 1 literal');
+SELECT results_eq($$SELECT status FROM idem_status('c3', 's')$$, '{completed}'::text[], 'of 2');
+SELECT results_eq($$SELECT idem_evict('never')$$, '{f}'::bool[], 'idem_evict of 1 literal');
+SELECT results_eq($$SELECT idem_evict('never', 's')$$, '{f}'::bool[], 'of 2');
+SELECT isnt(idem_digest('k'), NULL, 'idem_digest of 1 literal');
+SELECT isnt(idem_digest('k', 's'), idem_digest('k'), 'of 2');
+SELECT is_empty($$SELECT * FROM idem_verify()$$, 'idem_verify');
+SELECT throws_ok($$CALL idem_maintain()$$, '2D000', NULL, 'CALL idem_maintain, found, though not allowed here');
+CREATE ROLE regress_idem_calls;
+SELECT lives_ok($$SELECT idem_grant('regress_idem_calls', 'app')$$, 'idem_grant of 2 literals');
+
+-- untyped parameters
+PREPARE claim AS SELECT status FROM idem_claim($1, $2, $3, $4, $5, $6);
+SELECT is(pg_temp.parameters('claim'), '{text,jsonb,text,interval,interval,interval}', 'idem_claim of untyped parameters');
+SELECT results_eq($$EXECUTE claim ('p1', '{"a": 1}', '', '0', '1 day', NULL)$$, '{claimed}'::text[], '... executed');
+PREPARE complete AS SELECT idem_complete($1, $2, $3, $4);
+SELECT is(pg_temp.parameters('complete'), '{text,jsonb,text,bigint}', 'idem_complete of untyped parameters');
+SELECT results_eq($$EXECUTE complete ('p1', '{"b": 2}', '', NULL)$$, ARRAY['{"b": 2}'::jsonb], '... executed');
+PREPARE release AS SELECT idem_release($1, $2, $3);
+SELECT is(pg_temp.parameters('release'), '{text,text,bigint}', 'idem_release of untyped parameters');
+SELECT lives_ok($$EXECUTE claim ('p2', NULL, 's', NULL, NULL, NULL); EXECUTE release ('p2', 's', NULL)$$, '... executed');
+PREPARE status AS SELECT status FROM idem_status($1, $2);
+SELECT is(pg_temp.parameters('status'), '{text,text}', 'idem_status of untyped parameters');
+SELECT results_eq($$EXECUTE status ('p1', '')$$, '{completed}'::text[], '... executed');
+PREPARE evict AS SELECT idem_evict($1, $2);
+SELECT is(pg_temp.parameters('evict'), '{text,text}', 'idem_evict of untyped parameters');
+SELECT results_eq($$EXECUTE evict ('never', '')$$, '{f}'::bool[], '... executed');
+PREPARE digest AS SELECT idem_digest($1, $2);
+SELECT is(pg_temp.parameters('digest'), '{text,text}', 'idem_digest of untyped parameters');
+SELECT results_eq($$EXECUTE digest ('k', '')$$, $$SELECT idem_digest('k')$$, '... executed');
+PREPARE grants AS SELECT idem_grant($1, $2);
+SELECT is(pg_temp.parameters('grants'), '{name,text}', 'idem_grant of untyped parameters');
+SELECT lives_ok($$EXECUTE grants ('regress_idem_calls', 'dba')$$, '... executed');
+PREPARE fewest AS SELECT idem_claim($1), idem_complete($1, $2), idem_release($1), idem_status($1), idem_evict($1), idem_digest($1);
+SELECT is(pg_temp.parameters('fewest'), '{text,jsonb}', 'as few as there may be');
+PREPARE look AS SELECT * FROM idem_keys WHERE digest = idem_digest($1, $2) AND key = $1;
+SELECT is(pg_temp.parameters('look'), '{text,text}', 'idem_keys by untyped parameters');
+
+-- by name, and by the types that drivers like to send
+SELECT results_eq($$SELECT status FROM idem_claim(scope => 'n', lease => NULL, ttl => '1 day', wait => '0', request => '{}', key => 'n1')$$,
+	'{claimed}'::text[], 'idem_claim by name');
+SELECT results_eq($$SELECT idem_complete(token => NULL, scope => 'n', response => '1', key => 'n1')$$, '{1}'::jsonb[], 'idem_complete by name');
+SELECT results_eq($$SELECT status FROM idem_claim('n1'::varchar, '{}'::jsonb, 'n'::varchar(10))$$, '{completed}'::text[], 'idem_claim of varchar');
+
+SELECT * FROM finish();
+ROLLBACK;

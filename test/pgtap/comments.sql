@@ -1,0 +1,50 @@
+-- Every comment is there, and names the errors: it is the manual at hand.
+BEGIN;
+SELECT plan(16);
+
+-- SQLSTATEs in the comment, in order
+CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
+	SELECT array_agg(DISTINCT m[1] ORDER BY m[1])
+	FROM regexp_matches(comment, '\m(ID\d{3}|[0-9][0-9A-Z]\d\d\d|\d\dP\d\d)\M', 'g') AS m
+$$;
+CREATE FUNCTION pg_temp.errors(function text) RETURNS text[] LANGUAGE sql AS $$
+	SELECT pg_temp.named(obj_description(function::regproc, 'pg_proc'))
+$$;
+
+SELECT is_empty($$
+	SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
+	WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'idem')
+	  AND (classid = 'pg_proc'::regclass OR (SELECT relkind = 'v' FROM pg_class WHERE oid = objid))
+	  AND coalesce(length(obj_description(objid, classid::regclass::name)), 0) < 20
+$$, 'every function, procedure and view has a comment');
+SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'and the extension') FROM pg_extension WHERE extname = 'idem';
+SELECT is_empty($$
+	SELECT proname, name FROM pg_proc AS p, unnest(proargnames[:pronargs]) AS name
+	WHERE proname IN ('idem_claim', 'idem_complete') AND obj_description(p.oid, 'pg_proc') !~ ('\m' || name || '\M')
+$$, 'every argument of idem_claim and idem_complete is spoken of');
+SELECT is_empty($$
+	SELECT status FROM unnest('{claimed,completed,in_progress,mismatch,cancelled}'::text[]) AS status
+	WHERE obj_description('idem_claim'::regproc, 'pg_proc') !~ ('\n *' || status || ' ')
+$$, 'every status of idem_claim');
+SELECT is_empty($$
+	SELECT status FROM unnest('{completed,in_progress,unknown}'::text[]) AS status
+	WHERE strpos(obj_description('idem_status'::regproc, 'pg_proc'), '"' || status || '"') = 0
+$$, 'every status of idem_status');
+SELECT is_empty($$
+	SELECT setting FROM unnest('{idem.claim_wait,idem.key_ttl}'::text[]) AS setting
+	WHERE strpos(obj_description('idem_claim'::regproc, 'pg_proc'), setting) = 0
+$$, 'every setting that is a default');
+
+SELECT is(pg_temp.errors('idem_claim'), '{0A000,25006,40001,40P01,ID002,ID004,ID005,ID006,ID007}', 'errors of idem_claim');
+SELECT is(pg_temp.errors('idem_complete'), '{0A000,22004,25006,ID001,ID003,ID005,ID006}', 'of idem_complete');
+SELECT is(pg_temp.errors('idem_release'), '{0A000,ID001,ID003,ID005,ID006}', 'of idem_release');
+SELECT is(pg_temp.errors('idem_status'), '{25006,40001,ID005,ID006}', 'of idem_status');
+SELECT is(pg_temp.errors('idem_evict'), '{25006,40001,55P03,ID002,ID003,ID005,ID006}', 'of idem_evict');
+SELECT is(pg_temp.errors('idem_digest'), '{ID005,ID006}', 'of idem_digest');
+SELECT is(pg_temp.errors('idem_maintain'), '{25006,2D000}', 'of idem_maintain');
+SELECT is(pg_temp.errors('idem_grant'), '{0A000,22004,22023,25006,42704}', 'of idem_grant');
+SELECT is(pg_temp.errors('idem_verify'), NULL, 'none of idem_verify');
+SELECT is(pg_temp.named('ID001 or 2D000, 40P01; 0A000 (not 255 bytes, 12345678 or 3 hours)'), '{0A000,2D000,40P01,ID001}', 'as this test reads them');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -1,0 +1,56 @@
+-- What every function is: arguments, defaults, result, and what it promises.
+BEGIN;
+SELECT plan(13);
+
+CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
+	                 '->', pg_get_function_result(p.oid), '/', upper(l.lanname),
+	                 CASE provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' ELSE 'VOLATILE' END,
+	                 'PARALLEL', CASE proparallel WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END,
+	                 CASE prokind WHEN 'p' THEN 'PROCEDURE' END, CASE WHEN proisstrict THEN 'STRICT' END,
+	                 CASE WHEN prosecdef THEN 'SECURITY DEFINER' END, CASE WHEN proleakproof THEN 'LEAKPROOF' END,
+	                 proconfig::text)
+	FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
+	WHERE p.oid = name::regproc
+$$;
+
+SELECT is(pg_temp.contract('idem_claim'),
+	'(key text, request jsonb DEFAULT NULL::jsonb, scope text DEFAULT ''''::text, '
+	'wait interval DEFAULT NULL::interval, ttl interval DEFAULT NULL::interval, lease interval DEFAULT NULL::interval'
+	') -> idem_claim_result / C VOLATILE PARALLEL UNSAFE', 'idem_claim');
+SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum),
+	'status text, response jsonb, attempt integer, token bigint, checkpoint jsonb, cacheable_until timestamp with time zone', 'idem_claim_result')
+	FROM pg_attribute WHERE attrelid = 'idem_claim_result'::regclass;
+SELECT is(pg_temp.contract('idem_complete'),
+	'(key text, response jsonb, scope text DEFAULT ''''::text, token bigint DEFAULT NULL::bigint) -> jsonb / C VOLATILE PARALLEL UNSAFE', 'idem_complete');
+SELECT is(pg_temp.contract('idem_release'),
+	'(key text, scope text DEFAULT ''''::text, token bigint DEFAULT NULL::bigint) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_release');
+SELECT is(pg_temp.contract('idem_status'),
+	'(key text, scope text DEFAULT ''''::text, OUT status text, OUT response jsonb, OUT attempt integer, '
+	'OUT claimed_at timestamp with time zone, OUT completed_at timestamp with time zone, '
+	'OUT expires_at timestamp with time zone, OUT holder_pid integer) -> record / C VOLATILE PARALLEL RESTRICTED', 'idem_status');
+SELECT is(pg_temp.contract('idem_evict'),
+	'(key text, scope text DEFAULT ''''::text) -> boolean / C VOLATILE PARALLEL UNSAFE', 'idem_evict');
+SELECT is(pg_temp.contract('idem_digest'),
+	'(key text, scope text DEFAULT ''''::text) -> bigint / C IMMUTABLE PARALLEL SAFE', 'idem_digest');
+SELECT is(pg_temp.contract('idem_maintain'),
+	'() -> / C VOLATILE PARALLEL UNSAFE PROCEDURE', 'idem_maintain');
+SELECT is(pg_temp.contract('idem_verify'),
+	'(OUT invariant text, OUT object text, OUT detail text) -> SETOF record / SQL VOLATILE PARALLEL RESTRICTED', 'idem_verify');
+SELECT is(pg_temp.contract('idem_grant'),
+	'(role name, profile text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_grant');
+
+SELECT is_empty($$
+	SELECT proname FROM pg_proc WHERE proname LIKE 'idem\_%' GROUP BY proname HAVING count(*) > 1
+$$, 'no function is overloaded');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure, t.typname FROM pg_proc AS p, unnest(proargtypes) AS a JOIN pg_type AS t ON t.oid = a
+	WHERE proname LIKE 'idem\_%' AND (typtype = 'p' OR typname IN ('varchar', 'bpchar', 'json') OR provariadic <> 0)
+$$, 'no argument is polymorphic, variadic or of a type with a better-known twin');
+SELECT is_empty($$
+	SELECT p.oid::regprocedure FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
+	WHERE proname LIKE 'idem\_%' AND lanname = 'c' AND probin <> '$libdir/idem'
+$$, 'all C functions are in the one library');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -1,0 +1,42 @@
+-- Who may do what: nothing is for PUBLIC, and each profile of idem_grant is for what it says.
+BEGIN;
+SELECT plan(6);
+CREATE ROLE regress_idem_nobody;
+CREATE ROLE regress_idem_app;
+CREATE ROLE regress_idem_dba;
+SELECT lives_ok($$SELECT idem_grant('regress_idem_app', 'app'), idem_grant('regress_idem_dba', 'dba')$$, 'granted');
+
+-- effective privileges on all objects of the extension
+CREATE VIEW pg_temp.may AS
+	SELECT r.rolname::text AS role, a.object, a.privilege
+	FROM (
+		SELECT objid::regproc::text AS object, privilege, 'has_function_privilege(name,oid,text)'::regprocedure AS test, objid
+		FROM pg_depend, unnest('{EXECUTE}'::text[]) AS privilege
+		WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'idem') AND classid = 'pg_proc'::regclass
+		UNION ALL
+		SELECT objid::regclass::text, privilege, 'has_table_privilege(name,oid,text)'::regprocedure, objid
+		FROM pg_depend, unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS privilege
+		WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'idem') AND classid = 'pg_class'::regclass
+	) AS a, pg_roles AS r
+	WHERE CASE test WHEN 'has_function_privilege(name,oid,text)'::regprocedure THEN has_function_privilege(r.rolname, objid, privilege)
+	                ELSE has_table_privilege(r.rolname, objid, privilege) END;
+
+SELECT is(count(*), 10 + 9 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
+SELECT is_empty($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_nobody'$$, 'PUBLIC may do nothing');
+SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE')
+$$, 'what an app may do');
+SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_dba'$$, $$VALUES
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_evict', 'EXECUTE'), ('idem_maintain', 'EXECUTE'), ('idem_verify', 'EXECUTE'),
+	('idem_keys', 'SELECT'), ('idem_holders', 'SELECT'), ('idem_stores', 'SELECT'), ('idem_ring', 'SELECT'), ('idem_pinned', 'SELECT'),
+	('idem_keys_0', 'SELECT'), ('idem_keys_1', 'SELECT'), ('idem_keys_2', 'SELECT'), ('idem_keys_3', 'SELECT')
+$$, 'what a dba may do');
+SELECT is_empty($$
+	SELECT proname, grantee::regrole, privilege_type FROM pg_proc, aclexplode(proacl) WHERE proname LIKE 'idem\_%' AND is_grantable AND grantee <> proowner
+	UNION ALL
+	SELECT relname, grantee::regrole, privilege_type FROM pg_class, aclexplode(relacl) WHERE relname LIKE 'idem\_%' AND is_grantable AND grantee <> relowner
+$$, 'and nobody may pass it on');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -1,0 +1,25 @@
+-- What every view shows.
+BEGIN;
+SELECT plan(5);
+
+CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
+	SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+	FROM pg_attribute WHERE attrelid = view AND attnum > 0 AND NOT attisdropped
+$$;
+SELECT is(pg_temp.columns('idem_keys'),
+	'scope text, key text, status text, attempt integer, response jsonb, claimed_at timestamp with time zone, '
+	'completed_at timestamp with time zone, expires_at timestamp with time zone, digest bigint', 'idem_keys');
+SELECT is(pg_temp.columns('idem_holders'),
+	'pid integer, since timestamp with time zone, query text, key_hash bigint', 'idem_holders');
+SELECT is(pg_temp.columns('idem_stores'),
+	'store text, generation integer, rows bigint, bytes bigint, next_rotation timestamp with time zone, blocked_by integer[]', 'idem_stores');
+SELECT set_eq($$SELECT store, generation FROM idem_stores$$,
+	$$VALUES ('keys', 0), ('keys', 1), ('keys', 2), ('keys', 3), ('pinned', NULL)$$, 'a row for each generation and for idem_pinned');
+SELECT is_empty($$
+	SELECT attrelid::regclass, attname FROM pg_attribute
+	WHERE attrelid IN ('idem_keys'::regclass, 'idem_keys_0'::regclass, 'idem_pinned'::regclass)
+	  AND attname IN ('scope', 'key') AND attcollation <> '"C"'::regcollation
+$$, 'scopes and keys compare as bytes');
+
+SELECT * FROM finish();
+ROLLBACK;
