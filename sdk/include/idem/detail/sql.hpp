@@ -1,0 +1,23 @@
+// The statements that the SDK sends, and how it reads what comes back. Not for users.
+#pragma once
+
+#include <idem/claim.hpp>
+
+#include <string>
+#include <string_view>
+
+namespace idem::detail {
+
+// Key, request, response and scope are SQL literals, already quoted. A claim's columns are status, response,
+// cacheable_until and `more_columns` (which begin with a comma).
+std::string claim_sql(std::string_view key, std::string_view request, std::string_view scope, const claim_options&,
+                      std::string_view more_columns = {});
+std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope);
+std::string release_sql(std::string_view key, std::string_view scope);
+
+// libpq and libpqxx end a string at its first zero byte; two keys must never become one. Throws error 22021.
+std::string_view no_zero_byte(std::string_view);
+
+claim_status parse_status(std::string_view);
+
+} // namespace idem::detail

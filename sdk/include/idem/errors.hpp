@@ -1,0 +1,42 @@
+// What can go wrong: one exception, told apart by its SQLSTATE. Business outcomes are statuses, not exceptions.
+#pragma once
+
+#include <array>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace idem {
+
+// Thrown for whatever the server refuses (its message, detail and hint are in what()) and for a connection that fails.
+class error : public std::runtime_error {
+public:
+    error(const std::string& what, std::string_view sqlstate);
+
+    // Five characters: one of those below or of PostgreSQL's own.
+    [[nodiscard]] std::string_view sqlstate() const noexcept { return {sqlstate_.data(), sqlstate_.size()}; }
+
+private:
+    std::array<char, 5> sqlstate_{};
+};
+
+namespace sqlstate {
+
+// The extension's private class, the same list as its errors.h.
+inline constexpr std::string_view not_claimed = "ID001";       // complete or release of a key not claimed here
+inline constexpr std::string_view already_claimed = "ID002";   // claimed twice in one transaction
+inline constexpr std::string_view already_completed = "ID003"; // completed twice in one transaction
+inline constexpr std::string_view claim_open = "ID004";        // COMMIT with a claim neither completed nor released
+inline constexpr std::string_view invalid_key = "ID005";       // empty or longer than 255 bytes
+inline constexpr std::string_view invalid_scope = "ID006";     // longer than 255 bytes
+inline constexpr std::string_view invalid_interval = "ID007";  // wait or ttl negative or out of range
+
+// Standard codes that the SDK itself raises or acts on.
+inline constexpr std::string_view serialization_failure = "40001"; // run tries again
+inline constexpr std::string_view deadlock_detected = "40P01";     // run tries again
+inline constexpr std::string_view cannot_connect = "08001";        // no connection within the time allowed
+inline constexpr std::string_view connection_lost = "08006";       // lost or silent, and nothing was committed
+inline constexpr std::string_view in_doubt = "08007";              // lost during COMMIT, and no answer by the deadline
+
+} // namespace sqlstate
+} // namespace idem

@@ -1,0 +1,10 @@
+// All of the SDK but libpqxx support, which is in <idem/pqxx.hpp>.
+#pragma once
+
+#include <idem/claim.hpp>
+#include <idem/client.hpp>
+#include <idem/errors.hpp>
+#include <idem/result.hpp>
+#include <idem/run.hpp>
+#include <idem/transaction.hpp>
+#include <idem/version.hpp>

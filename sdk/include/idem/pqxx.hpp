@@ -1,0 +1,159 @@
+// idem over libpqxx: header-only, so that it follows the libpqxx that you build with (6.4 to 8).
+//
+//     pqxx::work tx{connection};                            // or any other pqxx transaction
+//     auto claim = idem::claim(tx, key, request, {.scope = "shop"});
+//     if (!claim) return claim.response();
+//     … the work, on tx …
+//     idem::complete(tx, key, response, "shop");
+//     tx.commit();
+//
+// or the whole loop:
+//
+//     idem::pqxx_client client{"dbname=shop"};
+//     auto outcome = idem::run(client, key, request, [&](pqxx::transaction_base& tx) { tx.exec(…); return response; });
+#pragma once
+
+#include <idem/claim.hpp>
+#include <idem/client.hpp>
+#include <idem/detail/sql.hpp>
+#include <idem/run.hpp>
+
+#include <pqxx/pqxx>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+namespace idem {
+
+namespace detail {
+
+#if PQXX_VERSION_MAJOR < 7
+// A libpqxx connection on a PGconn that stays ours. libpqxx 6 asks a policy for it; this one never gives another, so
+// that libpqxx cannot reconnect behind run's back, in the middle of a transaction.
+class pqxx_session final : public pqxx::connection_base {
+public:
+    explicit pqxx_session(PGconn* raw) : connection_base{policy_}, policy_{raw} { init(); }
+    ~pqxx_session() noexcept { close(); }
+    pqxx_session(const pqxx_session&) = delete;
+    pqxx_session& operator=(const pqxx_session&) = delete;
+
+    pqxx::connection_base& get() noexcept { return *this; }
+
+private:
+    class borrow final : public pqxx::connectionpolicy {
+    public:
+        explicit borrow(PGconn* raw) : connectionpolicy{{}}, raw_{raw} {}
+        handle do_startconnect(handle) override { return raw_; }
+        handle do_completeconnect(handle raw) override { return raw; }
+        handle do_dropconnect(handle) noexcept override { return nullptr; }
+        handle do_disconnect(handle) noexcept override { return nullptr; }
+
+    private:
+        PGconn* raw_;
+    };
+    borrow policy_;
+};
+#else
+// A libpqxx connection on a PGconn that stays ours.
+class pqxx_session final {
+public:
+    explicit pqxx_session(PGconn* raw) : connection_{pqxx::connection::seize_raw_connection(raw)} {}
+    ~pqxx_session() { static_cast<void>(std::move(connection_).release_raw_connection()); }
+    pqxx_session(const pqxx_session&) = delete;
+    pqxx_session& operator=(const pqxx_session&) = delete;
+
+    pqxx::connection& get() noexcept { return connection_; }
+
+private:
+    pqxx::connection connection_;
+};
+#endif
+
+inline auto& pqxx_connection(client& on) {
+    if (on.attached() == nullptr) on.attach(std::make_shared<pqxx_session>(on.connection()));
+    return static_cast<pqxx_session*>(on.attached())->get();
+}
+
+inline std::optional<std::string> pqxx_sqlstate_of_current() {
+    try {
+        throw;
+    } catch (const pqxx::serialization_failure&) { // these three know no sqlstate() in libpqxx 6
+        return "40001";
+    } catch (const pqxx::deadlock_detected&) {
+        return "40P01";
+    } catch (const pqxx::broken_connection&) {
+        return "08006";
+    } catch (const pqxx::sql_error& refused) {
+        return std::string{refused.sqlstate()};
+    } catch (const pqxx::failure&) {
+        return "";
+    } catch (...) {
+        return sqlstate_of_current();
+    }
+}
+
+} // namespace detail
+
+// As over libpq, see <idem/claim.hpp>; but what the server refuses is thrown as libpqxx does, a pqxx::sql_error.
+inline claim_result claim(pqxx::transaction_base& tx, std::string_view key, std::optional<std::string_view> request,
+                          const claim_options& options = {}) {
+    const auto quote = [&tx](std::string_view text) { return tx.quote(std::string{detail::no_zero_byte(text)}); };
+    const pqxx::result answer =
+        tx.exec(detail::claim_sql(quote(key), request ? quote(*request) : "NULL", quote(options.scope), options));
+    const auto text = [&answer](int column) -> std::optional<std::string> {
+        const auto field = answer[0][column];
+        if (field.is_null()) return std::nullopt;
+        return field.template as<std::string>();
+    };
+    return {detail::parse_status(*text(0)), text(1), text(2)};
+}
+
+inline std::string complete(pqxx::transaction_base& tx, std::string_view key, std::string_view response,
+                            std::string_view scope = {}) {
+    const auto quote = [&tx](std::string_view text) { return tx.quote(std::string{detail::no_zero_byte(text)}); };
+    const pqxx::result answer = tx.exec(detail::complete_sql(quote(key), quote(response), quote(scope)));
+    return answer[0][0].as<std::string>();
+}
+
+inline void release(pqxx::transaction_base& tx, std::string_view key, std::string_view scope = {}) {
+    const auto quote = [&tx](std::string_view text) { return tx.quote(std::string{detail::no_zero_byte(text)}); };
+    tx.exec(detail::release_sql(quote(key), quote(scope)));
+}
+
+// What run needs to hand out libpqxx transactions: a connection of its own, that it can replace and give up on, which
+// libpqxx's own cannot.
+class pqxx_client {
+public:
+    explicit pqxx_client(std::string conninfo) : client_{std::move(conninfo)} {}
+
+    // The same connection for other uses between runs, with what was prepared on it. Each reconnect makes a new one.
+    auto& connection() { return detail::pqxx_connection(client_); }
+
+    [[nodiscard]] client& base() noexcept { return client_; }
+
+private:
+    client client_;
+};
+
+// As over libpq, see <idem/run.hpp>. The callback gets a pqxx::transaction_base& on the open transaction; throws what
+// it throws. Savepoints are plain SQL there. Its own statements know no response_timeout, libpqxx having none; a dead
+// peer ends them through TCP (see client).
+template <typename Work>
+outcome run(pqxx_client& on, std::string_view key, std::optional<std::string_view> request, Work&& fn,
+            const run_options& options = {}) {
+    const auto body = [&fn](client& open, std::chrono::milliseconds) -> std::string {
+        pqxx::nontransaction tx{detail::pqxx_connection(open)};
+        std::string response = std::invoke(fn, static_cast<pqxx::transaction_base&>(tx));
+        tx.commit(); // sends nothing: the transaction is run's
+        return response;
+    };
+    return detail::run(on.base(), key, request, {body, detail::pqxx_sqlstate_of_current}, options);
+}
+
+} // namespace idem

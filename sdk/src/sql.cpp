@@ -1,0 +1,65 @@
+#include <idem/detail/sql.hpp>
+#include <idem/errors.hpp>
+
+#include <array>
+#include <initializer_list>
+#include <utility>
+
+namespace idem {
+
+namespace {
+
+constexpr std::array statuses{std::pair{claim_status::claimed, std::string_view{"claimed"}},
+                              std::pair{claim_status::completed, std::string_view{"completed"}},
+                              std::pair{claim_status::in_progress, std::string_view{"in_progress"}},
+                              std::pair{claim_status::mismatch, std::string_view{"mismatch"}},
+                              std::pair{claim_status::cancelled, std::string_view{"cancelled"}}};
+
+std::string interval(std::optional<std::chrono::milliseconds> length) {
+    return length ? "'" + std::to_string(length->count()) + " ms'" : "NULL";
+}
+
+std::string call(std::string_view function, std::initializer_list<std::string_view> arguments) {
+    std::string sql{function};
+    char before = '(';
+    for (const std::string_view argument : arguments) {
+        (sql += before) += argument;
+        before = ',';
+    }
+    return sql += ')';
+}
+
+} // namespace
+
+std::string_view to_string(claim_status status) noexcept { return statuses[static_cast<std::size_t>(status)].second; }
+
+namespace detail {
+
+std::string claim_sql(std::string_view key, std::string_view request, std::string_view scope,
+                      const claim_options& options, std::string_view more_columns) {
+    return "SELECT status, response, cacheable_until" + std::string{more_columns} + " FROM " +
+           call("idem_claim", {key, request, scope, interval(options.wait), interval(options.ttl)});
+}
+
+std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope) {
+    return call("SELECT idem_complete", {key, response, scope});
+}
+
+std::string release_sql(std::string_view key, std::string_view scope) {
+    return call("SELECT idem_release", {key, scope});
+}
+
+std::string_view no_zero_byte(std::string_view text) {
+    if (text.find('\0') != std::string_view::npos)
+        throw error{"a key, scope, request or response cannot contain a zero byte", "22021"};
+    return text;
+}
+
+claim_status parse_status(std::string_view text) {
+    for (const auto& [status, name] : statuses)
+        if (name == text) return status;
+    throw error{"idem_claim answered '" + std::string{text} + "', unknown to this version of the SDK", "0A000"};
+}
+
+} // namespace detail
+} // namespace idem

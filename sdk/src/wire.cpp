@@ -1,0 +1,139 @@
+#include "wire.hpp"
+
+#include <idem/detail/sql.hpp>
+#include <idem/errors.hpp>
+
+#include <poll.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace idem::detail {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+
+std::string trimmed(std::string text) {
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    return text;
+}
+
+// libpq must not block in sending while we count the time.
+class nonblocking {
+public:
+    explicit nonblocking(PGconn* connection) : connection_{connection}, was_{PQisnonblocking(connection) != 0} {
+        PQsetnonblocking(connection_, 1);
+    }
+    // Going back flushes what is unsent, and may block: not on a connection that is given up.
+    ~nonblocking() {
+        if (!was_ && PQtransactionStatus(connection_) != PQTRANS_ACTIVE) PQsetnonblocking(connection_, 0);
+    }
+    nonblocking(const nonblocking&) = delete;
+    nonblocking& operator=(const nonblocking&) = delete;
+
+private:
+    PGconn* connection_;
+    bool was_;
+};
+
+// Takes what has arrived; true when that was all, or all that can come.
+bool take(PGconn* connection, reply& into) {
+    while (PQisBusy(connection) == 0 || PQstatus(connection) == CONNECTION_BAD) {
+        result next{PQgetResult(connection)};
+        if (next.get() == nullptr) {
+            into.whole = PQstatus(connection) == CONNECTION_OK;
+            return true;
+        }
+        into.results.push_back(std::move(next));
+        if (into.copying()) return true;
+    }
+    return false;
+}
+
+reply collect(PGconn* connection, std::chrono::milliseconds patience) {
+    const clock::time_point until = clock::now() + patience;
+    reply all;
+    while (!take(connection, all)) {
+        const bool unsent = PQflush(connection) == 1;
+        if (!wait_for(PQsocket(connection), unsent, until)) break;
+        PQconsumeInput(connection); // when it fails the connection is bad, and take ends
+    }
+    return all;
+}
+
+} // namespace
+
+std::string quote(PGconn* connection, std::string_view text) {
+    no_zero_byte(text);
+    struct free {
+        void operator()(char* memory) const noexcept { PQfreemem(memory); }
+    };
+    const std::unique_ptr<char, free> quoted{PQescapeLiteral(connection, text.data(), text.size())};
+    if (!quoted) throw error{message_of(connection), "22021"};
+    return quoted.get();
+}
+
+std::string message_of(const PGconn* connection) {
+    return connection != nullptr ? trimmed(PQerrorMessage(connection)) : std::string{};
+}
+
+void throw_error(const result& failed) {
+    const char* const sqlstate = PQresultErrorField(failed.get(), PG_DIAG_SQLSTATE);
+    throw error{trimmed(PQresultErrorMessage(failed.get())),
+                sqlstate != nullptr ? sqlstate : sqlstate::connection_lost};
+}
+
+void throw_lost(const PGconn* connection, std::string_view what) {
+    const std::string why = message_of(connection);
+    throw error{std::string{what} + (why.empty() ? "" : ": " + why), sqlstate::connection_lost};
+}
+
+claim_result read_claim(const result& row) {
+    const auto text = [&row](int column) {
+        return row.is_null(0, column) ? std::nullopt : std::optional{std::string{row.text(0, column)}};
+    };
+    return {parse_status(row.text(0, 0)), text(1), text(2)};
+}
+
+void reply::check(const PGconn* connection) const {
+    // The first is the cause: after it libpq may add that the connection is gone.
+    for (const result& each : results)
+        if (PQresultStatus(each.get()) == PGRES_FATAL_ERROR || PQresultStatus(each.get()) == PGRES_BAD_RESPONSE)
+            throw_error(each);
+    if (!whole) throw_lost(connection, "no answer from the server");
+}
+
+bool reply::copying() const noexcept {
+    if (results.empty()) return false;
+    const ExecStatusType status = PQresultStatus(results.back().get());
+    return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
+}
+
+reply ask(PGconn* connection, const std::string& sql, std::chrono::milliseconds patience) {
+    const nonblocking mode{connection};
+    if (PQsendQuery(connection, sql.c_str()) == 0) return {};
+    return collect(connection, patience);
+}
+
+reply ask(PGconn* connection, const std::string& sql, const std::vector<const char*>& parameters,
+          std::chrono::milliseconds patience) {
+    const nonblocking mode{connection};
+    if (PQsendQueryParams(connection, sql.c_str(), static_cast<int>(parameters.size()), nullptr, parameters.data(),
+                          nullptr, nullptr, 0) == 0)
+        return {};
+    return collect(connection, patience);
+}
+
+bool wait_for(int socket, bool writable, clock::time_point until) {
+    pollfd watched{socket, static_cast<short>(writable ? POLLIN | POLLOUT : POLLIN), 0};
+    for (;;) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - clock::now()).count();
+        const int ready = poll(&watched, 1, static_cast<int>(std::clamp<long long>(left, 0, 60'000)));
+        if (ready > 0) return true;
+        if (ready == 0 && clock::now() >= until) return false;
+        if (ready < 0 && errno != EINTR && errno != EAGAIN) return true; // the socket is gone, which libpq will find
+    }
+}
+
+} // namespace idem::detail

@@ -1,0 +1,48 @@
+// Talking to the server over libpq: quoting, errors, and replies that are not waited for forever.
+#pragma once
+
+#include <idem/claim.hpp>
+#include <idem/result.hpp>
+
+#include <libpq-fe.h>
+
+#include <chrono>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace idem::detail {
+
+std::string quote(PGconn*, std::string_view);
+
+// libpq's own last words on this connection, perhaps none.
+std::string message_of(const PGconn*);
+
+// Throws what the server said of a statement that failed.
+[[noreturn]] void throw_error(const result& failed);
+[[noreturn]] void throw_lost(const PGconn*, std::string_view what);
+
+// The row of claim_sql.
+claim_result read_claim(const result&);
+
+// All that came back until the server was ready again or the connection failed.
+struct reply {
+    std::vector<result> results;
+    bool whole = false; // otherwise the connection is lost or silent, and of no use any more
+
+    // Throws unless every statement succeeded.
+    void check(const PGconn*) const;
+    // It stopped short at a COPY.
+    [[nodiscard]] bool copying() const noexcept;
+};
+
+// Sends SQL text, one or more statements in a single message, and collects the reply.
+reply ask(PGconn*, const std::string& sql, std::chrono::milliseconds patience);
+// The same for one statement with parameters (null: NULL).
+reply ask(PGconn*, const std::string& sql, const std::vector<const char*>& parameters,
+          std::chrono::milliseconds patience);
+
+// Waits until the socket can be read (or written); false after `until`.
+bool wait_for(int socket, bool writable, std::chrono::steady_clock::time_point until);
+
+} // namespace idem::detail
