@@ -101,6 +101,7 @@ public:
         if (client_.connected() && PQtransactionStatus(client_.connection()) != PQTRANS_IDLE)
             throw error{"run begins its own transaction, but the connection is busy or in one already", "25001"};
         for (;;) {
+            const bool asking = in_doubt_;
             try {
                 if (auto done = attempt()) return *std::move(done);
             } catch (...) {
@@ -109,7 +110,8 @@ public:
                 end_transaction();
                 if (!again_after(sqlstate)) throw;
             }
-            if (clock::now() >= deadline_) return give_up();
+            // A commit that has just come into doubt is asked about at least once.
+            if (clock::now() >= deadline_ && (asking || !in_doubt_)) return give_up();
             pause();
         }
     }
@@ -133,7 +135,7 @@ private:
 
         // The key is free: nothing that we lost track of has been committed, or can be any more.
         in_doubt_ = ours_may_hold_it_ = false;
-        if (attempts_ >= options_.max_attempts) std::rethrow_exception(failure_);
+        if (attempts_ > 0 && attempts_ >= options_.max_attempts) std::rethrow_exception(failure_);
         ++attempts_;
         const std::string response = work_.body(client_, options_.response_timeout);
         return commit(response, std::move(claimed_at));
@@ -157,44 +159,39 @@ private:
         PGconn* const connection = client_.connection();
         check_open(connection);
         const std::string sql = detail::complete_sql(quote(key_), quote(response), quote(options_.scope)) + "; COMMIT";
-        const replication_watch watch{connection};
-        const detail::reply answer = detail::ask(connection, sql, options_.response_timeout);
+        bool replicated = true; // as far as we know
+        detail::reply answer;
+        {
+            const replication_watch watch{connection};
+            answer = detail::ask(connection, sql, options_.response_timeout);
+            replicated = !watch.warned();
+        }
+        const std::string trouble = detail::message_of(connection);
+        if (!answer.whole) client_.disconnect();
 
-        const auto committed = [](const result& each) { return each.tag() == "COMMIT"; };
-        if (!watch.warned()) {
-            if (std::any_of(answer.results.begin(), answer.results.end(), committed)) {
-                if (!answer.whole) client_.disconnect();
-                return outcome{run_status::executed, std::string{answer.results.front().text(0, 0)}, attempts_,
-                               doubts_};
-            }
-            if (answer.whole) { // refused, by the server as a whole or by its COMMIT
-                answer.check(connection);
-                throw error{"COMMIT was answered with ROLLBACK", "40000"};
-            }
+        const auto says_commit = [](const result& each) { return each.tag() == "COMMIT"; };
+        if (replicated && std::any_of(answer.results.begin(), answer.results.end(), says_commit))
+            return outcome{run_status::executed, std::string{answer.results.front().text(0, 0)}, attempts_, doubts_};
+        if (replicated && answer.whole) { // refused, by an error or by a ROLLBACK in COMMIT's place
+            answer.check(connection);
+            throw error{"COMMIT was answered with ROLLBACK", "40000"};
         }
 
         ++doubts_;
         in_doubt_ = ours_may_hold_it_ = true;
         doubtful_.push_back(std::move(claimed_at));
-        failure_ = std::make_exception_ptr(error{
-            "the connection was lost during COMMIT: " + detail::message_of(connection), sqlstate::connection_lost});
-        if (!answer.whole) client_.disconnect();
+        failure_ = std::make_exception_ptr(error{"COMMIT was not confirmed " + trouble, sqlstate::connection_lost});
         return std::nullopt;
     }
 
     // The callback must leave the transaction as it found it, open and sound.
     static void check_open(const PGconn* connection) {
         switch (PQtransactionStatus(connection)) {
-        case PQTRANS_INTRANS:
-            return;
-        case PQTRANS_IDLE:
-            throw error{"the callback ended the transaction, which is for run to do", "25P01"};
-        case PQTRANS_INERROR:
-            throw error{"the callback returned though its transaction had failed", "25P02"};
-        case PQTRANS_ACTIVE:
-            throw error{"the callback left a command in progress", "55000"};
-        case PQTRANS_UNKNOWN:
-            break;
+        case PQTRANS_INTRANS: return;
+        case PQTRANS_IDLE: throw error{"the callback ended the transaction, which is for run to do", "25P01"};
+        case PQTRANS_INERROR: throw error{"the callback returned though its transaction had failed", "25P02"};
+        case PQTRANS_ACTIVE: throw error{"the callback left a command in progress", "55000"};
+        case PQTRANS_UNKNOWN: break;
         }
         detail::throw_lost(connection, "the connection was lost in the callback");
     }
@@ -262,12 +259,9 @@ private:
 
     static run_status without_response(claim_status status) {
         switch (status) {
-        case claim_status::mismatch:
-            return run_status::mismatch;
-        case claim_status::cancelled:
-            return run_status::cancelled;
-        default:
-            return run_status::in_progress;
+        case claim_status::mismatch: return run_status::mismatch;
+        case claim_status::cancelled: return run_status::cancelled;
+        default: return run_status::in_progress;
         }
     }
 

@@ -69,6 +69,7 @@ struct in_doubt : testing::TestWithParam<std::tuple<fate, place>> {
     template <typename Way>
     void workers(int threads, int count, bool half_open = false) {
         std::vector<std::thread> all;
+        all.reserve(static_cast<std::size_t>(threads));
         for (int i = 0; i < threads; ++i)
             all.emplace_back([=, this] {
                 const int share = count / threads + (i < count % threads ? 1 : 0);

@@ -170,7 +170,7 @@ TYPED_TEST(run, retries_a_serialization_failure) {
     const std::string increment = "UPDATE run_effects SET n = n + 1 WHERE key = '" + this->key + "'";
     const auto outcome = idem::run(this->client, this->key, idem::unchecked,
                                    [&](auto& tx) {
-                                       const std::string before = TypeParam::value(
+                                       std::string before = TypeParam::value(
                                            tx, "SELECT n FROM run_effects WHERE key = '" + this->key + "'");
                                        if (++this->calls == 1)
                                            this->direct.exec(increment); // another transaction is quicker

@@ -19,7 +19,8 @@ public:
 
     // Uses the caller's connection, outside of any transaction, and never closes it. When it breaks, run resets it as
     // PQreset does: what the session had (SET, prepared statements, temporary tables) is gone. After an exception of
-    // class 08 it may be left broken, for the caller to PQreset or PQfinish.
+    // class 08 it may be left broken, for the caller to PQreset or PQfinish. A notice receiver of the caller's hides
+    // from run the warning that a commit may not be replicated (libpq has room for one); a notice processor does not.
     explicit client(PGconn* borrowed);
 
     client(client&&) noexcept;

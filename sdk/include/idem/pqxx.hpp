@@ -1,4 +1,4 @@
-// idem over libpqxx: header-only, so that it follows the libpqxx that you build with (6.4 to 8).
+// idem over libpqxx: header-only, so that it follows the libpqxx that you build with (tried: 6.4, 7.10, 8.0).
 //
 //     pqxx::work tx{connection};                            // or any other pqxx transaction
 //     auto claim = idem::claim(tx, key, request, {.scope = "shop"});

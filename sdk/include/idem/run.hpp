@@ -37,7 +37,8 @@ struct run_options {
     int max_attempts = 10;
     // No new try begins after that, counted from the call.
     std::chrono::milliseconds deadline = std::chrono::seconds{30};
-    // A server silent for so long is given up, statement by statement (a claim has its `wait` on top).
+    // A server silent for so long is given up, statement by statement. A claim has its `wait` on top; without one,
+    // keep this above idem.claim_wait.
     std::chrono::milliseconds response_timeout = std::chrono::seconds{10};
     // The server ends the transaction, and frees its key, when nothing came from us for so long; 0: its own setting.
     // The callback must not pause longer between two statements. Keep it well below `deadline`.
