@@ -8,7 +8,8 @@
  * out of serializable transactions' predicate locks, which cover whole hash
  * buckets and fail transactions over keys that have nothing in common.
  *
- * Heap before index, as TRUNCATE locks them; or the index alone.
+ * One lock at a time: TRUNCATE locks the heap before its index, and would
+ * find itself in a deadlock with who does it the other way round.
  */
 #include "key_store.h"
 
@@ -85,28 +86,22 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 	row->tid = slot->tts_tid;
 }
 
-static void
-digest_key(const IdemKey *key, ScanKey scan_key)
-{
-	ScanKeyInit(scan_key, 1, HTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(key->digest));
-}
-
 /*
- * Does the index know the digest?  Mostly not, and then the table itself need
- * not be opened.
+ * Where the index says that rows with the digest may be: mostly nowhere, and
+ * then the table itself need not be opened.
  *
  * REINDEX CONCURRENTLY waits for those who have locked the table, so it does
  * not wait for us.  But who wrote the key did so before we had its lock; if
  * the index is the right one now, it was then.
  */
-static bool
+static List *
 probe(const KeyTable *table, const IdemKey *key)
 {
 	Relation	index;
 	IndexScanDesc scan;
 	ScanKeyData digest;
-	bool		found;
+	ItemPointer tid;
+	List	   *tids = NIL;
 
 	for (;;)
 	{
@@ -117,13 +112,20 @@ probe(const KeyTable *table, const IdemKey *key)
 		index_close(index, AccessShareLock);
 	}
 
-	digest_key(key, &digest);
+	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(key->digest));
 	scan = idem_index_beginscan_bitmap(index, SnapshotSelf, 1);
 	index_rescan(scan, &digest, 1, NULL, 0);
-	found = index_getnext_tid(scan, ForwardScanDirection) != NULL;
+	while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+	{
+		ItemPointer copy = palloc(sizeof(ItemPointerData));
+
+		*copy = *tid;
+		tids = lappend(tids, copy);
+	}
 	index_endscan(scan);
 	index_close(index, AccessShareLock);
-	return found;
+	return tids;
 }
 
 /*
@@ -136,43 +138,56 @@ static bool
 find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
 {
 	Relation	heap;
-	Relation	index;
+	IndexFetchTableData *fetch;
 	TupleTableSlot *slot;
-	IndexScanDesc scan;
-	ScanKeyData digest;
+	List	   *tids;
+	ListCell   *cell;
+	uint64		version;
 	bool		here = false;
 
-	if (!probe(table, key))
-		return false;
-
-	heap = table_open(table->heap, AccessShareLock);
-	(void) idem_tables();
-	index = index_open(table->index, AccessShareLock);
-	slot = table_slot_create(heap, NULL);
-	digest_key(key, &digest);
-	scan = idem_index_beginscan(heap, index, SnapshotSelf, 1);
-	index_rescan(scan, &digest, 1, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	for (;;)
 	{
-		int32		life;
-		bool		isnull;
+		version = idem_tables()->version;
+		tids = probe(table, key);
+		if (tids == NIL)
+			return false;
 
-		if (!text_matches(slot, KEY_KEY, key->key, key->key_len) ||
-			!text_matches(slot, KEY_SCOPE, key->scope, key->scope_len))
-			continue;
-		here = true;
-		life = DatumGetInt32(slot_getattr(slot, KEY_LIFE, &isnull));
-		if (isnull)
-			life = 1;
-		if (found && life < row->life)
-			continue;
-		read_row(slot, life, row);
-		found = true;
+		/* rows stay where they are, unless the table was rewritten just now */
+		heap = table_open(table->heap, AccessShareLock);
+		if (idem_tables()->version == version)
+			break;
+		table_close(heap, AccessShareLock);
 	}
-	index_endscan(scan);
+
+	slot = table_slot_create(heap, NULL);
+	fetch = table_index_fetch_begin(heap);
+	foreach(cell, tids)
+	{
+		ItemPointer tid = lfirst(cell);
+		bool		more = false;	/* versions that share the index entry */
+
+		while (table_index_fetch_tuple(fetch, tid, SnapshotSelf, slot, &more, NULL))
+		{
+			int32		life;
+			bool		isnull;
+
+			if (!text_matches(slot, KEY_KEY, key->key, key->key_len) ||
+				!text_matches(slot, KEY_SCOPE, key->scope, key->scope_len))
+				continue;
+			here = true;
+			life = DatumGetInt32(slot_getattr(slot, KEY_LIFE, &isnull));
+			if (isnull)
+				life = 1;
+			if (found && life < row->life)
+				continue;
+			read_row(slot, life, row);
+			found = true;
+		}
+	}
+	table_index_fetch_end(fetch);
 	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
 	table_close(heap, AccessShareLock);
+	list_free_deep(tids);
 	return here;
 }
 
