@@ -56,3 +56,27 @@ ROLLBACK;
 CREATE TABLE digest_index (key text);
 CREATE INDEX ON digest_index (idem_digest(key));
 DROP TABLE digest_index;
+
+-- the encoding of the database does not matter
+SELECT current_database() AS home \gset
+SET client_min_messages = warning;
+DROP DATABASE IF EXISTS regress_idem_latin1;
+CREATE DATABASE regress_idem_latin1 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0;
+\c regress_idem_latin1
+\encoding UTF8
+CREATE EXTENSION idem;
+SELECT idem_digest('é', 'Käufer') = 302057705731909983 AS in_latin1;
+BEGIN;
+SELECT status FROM idem_claim('latin', '{"a": "é"}');
+SELECT idem_complete('latin', '1');
+SELECT encode(fingerprint, 'hex') AS in_latin1 FROM idem_keys_0;
+ROLLBACK;
+\c :home
+\encoding UTF8
+DROP DATABASE regress_idem_latin1;
+BEGIN;
+SELECT idem_digest('é', 'Käufer') = 302057705731909983 AS in_utf8;
+SELECT status FROM idem_claim('latin', '{"a": "é"}');
+SELECT idem_complete('latin', '1');
+SELECT encode(fingerprint, 'hex') AS in_utf8 FROM idem_keys_0 WHERE key = 'latin' AND scope = '';
+ROLLBACK;
