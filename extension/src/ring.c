@@ -366,11 +366,16 @@ ring_turn(void)
 		return true;
 	}
 
+	/*
+	 * One that has rows and never was current was filled by a restore, whose
+	 * state of the ring is yet to come.
+	 */
 	for (int i = 0; i < KEY_GENERATIONS; i++)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
 		{
-			if (!is_empty(idem_tables()->generation[i].heap) && empty_table(i))
+			if (ring.ttl[i] > 0 &&
+				!is_empty(idem_tables()->generation[i].heap) && empty_table(i))
 				return true;
 		}
 		else if (ring.ends_at[i] <= now && retire(&ring, i))
