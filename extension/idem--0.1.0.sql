@@ -34,8 +34,12 @@ CREATE TABLE idem_pinned (LIKE idem_keys_0) USING heap;
 CREATE INDEX idem_pinned_digest ON idem_pinned USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_pinned_expires_at ON idem_pinned USING btree (expires_at pg_catalog.timestamptz_ops);
 
--- One row, the state of the ring (ring.h). A dump carries it once it has
--- changed; of two rows, after a restore, the later step counts.
+-- ---------------------------------------------------------------------------
+-- The rings: how the tables of each store take turns
+-- ---------------------------------------------------------------------------
+
+-- One row a store, the state of its ring (ring.h). A dump carries it once it
+-- has changed; of two rows, after a restore, the later step counts.
 CREATE TABLE idem_ring (
 	store pg_catalog.text NOT NULL,
 	step pg_catalog.int8 NOT NULL,
@@ -46,7 +50,11 @@ CREATE TABLE idem_ring (
 	emptied pg_catalog.xid8 NOT NULL
 ) USING heap;
 INSERT INTO idem_ring VALUES
-	('keys', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0');
+	('keys', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
+	('inbox', 0, 0, pg_catalog.now(), '{1209600,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
+	('outbox', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
+	('positions', 0, 0, pg_catalog.now(), '{60,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
+	('watermarks', 0, 0, pg_catalog.now(), '{60,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0');
 
 CREATE FUNCTION idem_ring_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON FUNCTION idem_ring_changed() FROM PUBLIC;
@@ -196,21 +204,374 @@ WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text
 COMMENT ON VIEW idem_holders IS
 $$Who holds keys now: process (NULL: a prepared transaction), since when its transaction runs, its latest query, and the key's idem_digest().$$;
 
+-- ---------------------------------------------------------------------------
+-- Outbox: where messages are kept
+-- ---------------------------------------------------------------------------
+
+CREATE SEQUENCE idem_outbox_ids;
+SELECT pg_catalog.pg_extension_config_dump('idem_outbox_ids', '');
+
+-- Messages are only added. xid is that of the top-level transaction, era the
+-- system identifier of the cluster it ran in (mark.c).
+CREATE TABLE idem_outbox_0 (
+	id pg_catalog.int8 NOT NULL,
+	xid pg_catalog.xid8 NOT NULL,
+	era pg_catalog.int8 NOT NULL,
+	created_at pg_catalog.timestamptz NOT NULL,
+	topic pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	key pg_catalog.text COLLATE pg_catalog."C",
+	type pg_catalog.text COLLATE pg_catalog."C",
+	payload pg_catalog.jsonb NOT NULL,
+	headers pg_catalog.jsonb
+) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_outbox_1 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_outbox_2 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_outbox_3 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE INDEX idem_outbox_0_id ON idem_outbox_0 USING btree (id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_1_id ON idem_outbox_1 USING btree (id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_2_id ON idem_outbox_2 USING btree (id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_3_id ON idem_outbox_3 USING btree (id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_0_xid ON idem_outbox_0 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_1_xid ON idem_outbox_1 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_2_xid ON idem_outbox_2 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_3_xid ON idem_outbox_3 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
+ALTER TABLE idem_outbox_0 REPLICA IDENTITY FULL;
+ALTER TABLE idem_outbox_1 REPLICA IDENTITY FULL;
+ALTER TABLE idem_outbox_2 REPLICA IDENTITY FULL;
+ALTER TABLE idem_outbox_3 REPLICA IDENTITY FULL;
+SELECT pg_catalog.pg_extension_config_dump('idem_outbox_0', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_outbox_1', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_outbox_2', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_outbox_3', '');
+
+CREATE VIEW idem_outbox AS
+SELECT m.id, m.topic, m.key, m.type, m.payload, m.headers, m.created_at
+FROM (SELECT * FROM idem_outbox_0
+      UNION ALL SELECT * FROM idem_outbox_1
+      UNION ALL SELECT * FROM idem_outbox_2
+      UNION ALL SELECT * FROM idem_outbox_3) AS m;
+COMMENT ON VIEW idem_outbox IS
+$$Every message that is kept, and where to INSERT new ones: (topic, key, type, payload, headers), as with idem_publish(); RETURNING id works. Messages are neither updated nor deleted.$$;
+
+CREATE FUNCTION idem_outbox_insert() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_outbox_insert() FROM PUBLIC;
+COMMENT ON FUNCTION idem_outbox_insert() IS
+$$Trigger that publishes what is inserted into idem_outbox.$$;
+CREATE FUNCTION idem_outbox_refuse() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_outbox_refuse() FROM PUBLIC;
+COMMENT ON FUNCTION idem_outbox_refuse() IS
+$$Trigger that refuses to update or delete messages.$$;
+
+CREATE TRIGGER idem_outbox_insert INSTEAD OF INSERT ON idem_outbox
+FOR EACH ROW EXECUTE FUNCTION idem_outbox_insert();
+-- for each statement, so that none is accepted because it met no row; the
+-- server asks for those for each row as well
+CREATE TRIGGER idem_outbox_refuse BEFORE UPDATE OR DELETE ON idem_outbox
+FOR EACH STATEMENT EXECUTE FUNCTION idem_outbox_refuse();
+CREATE TRIGGER idem_outbox_refuse_row INSTEAD OF UPDATE OR DELETE ON idem_outbox
+FOR EACH ROW EXECUTE FUNCTION idem_outbox_refuse();
+-- A trigger that session_replication_role switches off would lose messages
+-- without a word, and ALTER TABLE ... ENABLE ALWAYS TRIGGER is not for views.
+UPDATE pg_catalog.pg_trigger SET tgenabled = 'A'
+WHERE tgrelid OPERATOR(pg_catalog.=) 'idem_outbox'::pg_catalog.regclass;
+
+-- ---------------------------------------------------------------------------
+-- Outbox: what applications call
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION idem_publish(
+	topic text, payload jsonb, key text DEFAULT NULL, type text DEFAULT NULL, headers jsonb DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_publish(text, jsonb, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION idem_publish(text, jsonb, text, text, jsonb) IS
+$$Publish a message in this transaction: it is delivered to every consumer of the topic if and only if the transaction commits. Returns its id. INSERT INTO idem_outbox is the same.
+
+topic    1 to 255 bytes
+payload  any JSON
+key      what the message is about: messages of one key are delivered in the order in which their publishers held a common lock, of a row or of an idempotency key
+type     what happened
+headers  a JSON object
+
+Errors: ID011 invalid topic; 22004 payload is NULL; 22023 headers are no object; 25006 read-only transaction or standby.
+
+Cost: one row and two index entries.$$;
+
+-- ---------------------------------------------------------------------------
+-- Consumers: who they are and how far
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE idem_subscriptions (
+	consumer pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	id pg_catalog.int4 NOT NULL,        -- by which its lanes are locked
+	topics pg_catalog.text[],           -- NULL: all
+	lanes pg_catalog.int4 NOT NULL,
+	external pg_catalog.bool NOT NULL,
+	since pg_catalog.timestamptz NOT NULL
+) USING heap;
+CREATE UNIQUE INDEX idem_subscriptions_consumer ON idem_subscriptions USING btree (consumer pg_catalog.text_ops);
+ALTER TABLE idem_subscriptions REPLICA IDENTITY FULL;
+SELECT pg_catalog.pg_extension_config_dump('idem_subscriptions', '');
+
+-- Rows are only added; the one with the highest n is where the lane is
+-- (latest.c). It has had all that low sees; and, while it goes through the
+-- window from low to high, what high sees up to last_id (position.h). Without
+-- low: unsubscribed.
+CREATE TABLE idem_positions_0 (
+	consumer pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	lane pg_catalog.int8 NOT NULL,
+	n pg_catalog.int8 NOT NULL,
+	low_era pg_catalog.int8,
+	low_floor pg_catalog.int8,
+	low_from pg_catalog.xid8,
+	low_to pg_catalog.xid8,
+	low_running pg_catalog.xid8[],
+	high_era pg_catalog.int8,
+	high_floor pg_catalog.int8,
+	high_from pg_catalog.xid8,
+	high_to pg_catalog.xid8,
+	high_running pg_catalog.xid8[],
+	last_id pg_catalog.int8
+) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_positions_1 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_positions_2 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_positions_3 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE INDEX idem_positions_0_n ON idem_positions_0 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
+CREATE INDEX idem_positions_1_n ON idem_positions_1 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
+CREATE INDEX idem_positions_2_n ON idem_positions_2 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
+CREATE INDEX idem_positions_3_n ON idem_positions_3 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
+ALTER TABLE idem_positions_0 REPLICA IDENTITY FULL;
+ALTER TABLE idem_positions_1 REPLICA IDENTITY FULL;
+ALTER TABLE idem_positions_2 REPLICA IDENTITY FULL;
+ALTER TABLE idem_positions_3 REPLICA IDENTITY FULL;
+SELECT pg_catalog.pg_extension_config_dump('idem_positions_0', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_positions_1', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_positions_2', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_positions_3', '');
+
+-- ---------------------------------------------------------------------------
+-- Consumers: what they call
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION idem_subscribe(
+	consumer text, topics text[] DEFAULT NULL, lanes integer DEFAULT 1,
+	start text DEFAULT 'now', external boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_subscribe(text, text[], integer, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION idem_subscribe(text, text[], integer, text, boolean) IS
+$$Make a consumer known. From then on messages are kept for it until it has had them. To repeat it changes nothing, also not where the consumer is.
+
+consumer  1 to 255 bytes
+topics    which it wants; NULL means all
+lanes     1; more are not supported yet
+start     "now": what is not committed yet; "earliest": all that is kept
+external  not supported yet
+
+Errors: ID011 invalid consumer or topic; 22023 no topics, lanes below 1, unknown start; 42710 it exists with other topics; 25006 read-only transaction or standby; 0A000 lanes above 1, external.$$;
+
+CREATE FUNCTION idem_fetch(
+	consumer text, max_messages integer DEFAULT 100, wait interval DEFAULT '0', lane bigint DEFAULT NULL,
+	OUT batch bigint, OUT seq bigint, OUT id bigint, OUT topic text, OUT key text, OUT type text,
+	OUT payload jsonb, OUT headers jsonb, OUT created_at timestamptz, OUT attempt integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_fetch(text, integer, interval, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_fetch(text, integer, interval, bigint) IS
+$$Fetch a consumer's next messages, ordered by id: BEGIN; fetch; the work; idem_ack(consumer, batch); COMMIT. Each message is worked upon exactly once: without the COMMIT it is delivered again.
+
+max_messages  1 to 100000; a batch can be smaller though there are more
+wait          how long to wait for a message: 0 asks at once, at most one minute
+lane          not supported yet
+
+No row: there is nothing, or another transaction has a batch; then there is nothing to ack. batch is the same in all rows. seq is NULL and attempt 1 for now.
+The messages are ones that this statement can see the work of, so it may join them with tables. With a wait it must be a statement of its own: join in the next one. A COMMIT or PREPARE TRANSACTION that finds the batch not acked fails with ID008.
+
+Errors: ID007 wait out of range; ID008 this transaction has a batch of the consumer that is not acked; ID011 invalid consumer; 42704 no such consumer; 22023 max_messages out of range; 55000 wait above READ COMMITTED; 40001 above READ COMMITTED, when the consumer went on after the transaction's snapshot; 25006 read-only transaction or standby; 0A000 lane; wait in a statement that uses tables.
+
+Cost: that of the messages it returns, and of those of other topics among them. A wait polls every 1 to 16 ms, and holds the statement's snapshot.$$;
+
+CREATE FUNCTION idem_ack(consumer text, batch bigint) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_ack(text, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_ack(text, bigint) IS
+$$Take a batch for done, if this transaction commits. The next fetch goes on after it, also in this transaction.
+
+Errors: ID009 not fetched by this transaction; ID010 acked already; ID011 invalid consumer; 22004 batch is NULL; 25006 read-only transaction or standby.
+
+Cost: one row and one index entry.$$;
+
+CREATE FUNCTION idem_seek(consumer text, since timestamptz) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_seek(text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION idem_seek(text, timestamptz) IS
+$$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again. Forward: those before are never delivered. Waits for a transaction that has a batch of it.
+
+Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 25006 read-only transaction or standby.
+
+Cost: reads the messages kept from before.$$;
+
+CREATE FUNCTION idem_unsubscribe(consumer text) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_unsubscribe(text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_unsubscribe(text) IS
+$$Forget a consumer, and where it is: what it has not had it never gets. Messages are no longer kept for it. Waits for a transaction that has a batch of it.
+
+Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 25006 read-only transaction or standby.$$;
+
+-- ---------------------------------------------------------------------------
+-- Consumers: what DBAs read
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION idem_pending(consumer text, OUT lane bigint, OUT depth bigint, OUT oldest timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_pending(text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_pending(text) IS
+$$For idem_consumers: how many messages each lane has yet to get, and when the oldest was published.$$;
+
+CREATE FUNCTION idem_is_past(consumer text, era bigint, xid xid8, id bigint) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_is_past(text, bigint, xid8, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_is_past(text, bigint, xid8, bigint) IS
+$$For idem_delivered(): is the consumer past this message?$$;
+
+CREATE VIEW idem_consumers AS
+SELECT s.consumer, p.lane, p.depth,
+       pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) p.oldest AS oldest_age,
+       (SELECT l.pid FROM pg_catalog.pg_locks AS l
+        WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text
+          AND l.objsubid OPERATOR(pg_catalog.=) 7343::pg_catalog.int2
+          AND l.classid::pg_catalog.int8 OPERATOR(pg_catalog.=) s.id::pg_catalog.int8
+          AND l.objid::pg_catalog.int8 OPERATOR(pg_catalog.=) p.lane
+          AND l.database OPERATOR(pg_catalog.=)
+              (SELECT d.oid FROM pg_catalog.pg_database AS d
+               WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+          AND l.granted) AS held_by,
+       0::pg_catalog.int8 AS parked, 0::pg_catalog.int8 AS dead
+FROM idem_subscriptions AS s, LATERAL idem_pending(s.consumer) AS p;
+COMMENT ON VIEW idem_consumers IS
+$$How far each consumer is: how many messages it has yet to get, since when the oldest waits, and which process has a batch of it. Messages are kept for it as long as it is here: a consumer that is no more goes with idem_unsubscribe(). Counts the messages: cheap while it keeps up.$$;
+
+CREATE FUNCTION idem_delivered(id bigint, OUT consumer text, OUT state text)
+RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT s.consumer,
+	       CASE WHEN idem_is_past(s.consumer, m.era, m.xid, m.id)
+	            THEN 'delivered'::pg_catalog.text ELSE 'pending'::pg_catalog.text END
+	FROM (SELECT * FROM idem_outbox_0
+	      UNION ALL SELECT * FROM idem_outbox_1
+	      UNION ALL SELECT * FROM idem_outbox_2
+	      UNION ALL SELECT * FROM idem_outbox_3) AS m, idem_subscriptions AS s
+	WHERE m.id OPERATOR(pg_catalog.=) $1
+	  AND (s.topics IS NULL OR m.topic OPERATOR(pg_catalog.=) ANY (s.topics))
+	  AND (m.created_at OPERATOR(pg_catalog.>=) s.since OR NOT idem_is_past(s.consumer, m.era, m.xid, m.id))
+	ORDER BY s.consumer USING OPERATOR(pg_catalog.<);
+END;
+REVOKE ALL ON FUNCTION idem_delivered(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_delivered(bigint) IS
+$$Was this message delivered? One row for each consumer that it is for: "pending" or "delivered". No row: it is for none, or no longer kept, or not committed. A message that idem_seek() passed over counts as delivered.$$;
+
+-- ---------------------------------------------------------------------------
+-- Inbox
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE idem_inbox_0 (
+	digest pg_catalog.int8 NOT NULL,
+	expires_at pg_catalog.timestamptz NOT NULL,
+	source pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	message_id pg_catalog.text COLLATE pg_catalog."C" NOT NULL
+) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_inbox_1 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_inbox_2 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_inbox_3 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE INDEX idem_inbox_0_digest ON idem_inbox_0 USING hash (digest pg_catalog.int8_ops);
+CREATE INDEX idem_inbox_1_digest ON idem_inbox_1 USING hash (digest pg_catalog.int8_ops);
+CREATE INDEX idem_inbox_2_digest ON idem_inbox_2 USING hash (digest pg_catalog.int8_ops);
+CREATE INDEX idem_inbox_3_digest ON idem_inbox_3 USING hash (digest pg_catalog.int8_ops);
+ALTER TABLE idem_inbox_0 REPLICA IDENTITY FULL;
+ALTER TABLE idem_inbox_1 REPLICA IDENTITY FULL;
+ALTER TABLE idem_inbox_2 REPLICA IDENTITY FULL;
+ALTER TABLE idem_inbox_3 REPLICA IDENTITY FULL;
+SELECT pg_catalog.pg_extension_config_dump('idem_inbox_0', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_inbox_1', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_inbox_2', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_inbox_3', '');
+
+-- rows are only added; the highest seq of a lane counts (latest.c)
+CREATE TABLE idem_watermarks_0 (
+	source pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	lane pg_catalog.int8 NOT NULL,
+	seq pg_catalog.int8 NOT NULL
+) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_watermarks_1 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_watermarks_2 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE TABLE idem_watermarks_3 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
+CREATE INDEX idem_watermarks_0_seq ON idem_watermarks_0 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
+CREATE INDEX idem_watermarks_1_seq ON idem_watermarks_1 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
+CREATE INDEX idem_watermarks_2_seq ON idem_watermarks_2 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
+CREATE INDEX idem_watermarks_3_seq ON idem_watermarks_3 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
+ALTER TABLE idem_watermarks_0 REPLICA IDENTITY FULL;
+ALTER TABLE idem_watermarks_1 REPLICA IDENTITY FULL;
+ALTER TABLE idem_watermarks_2 REPLICA IDENTITY FULL;
+ALTER TABLE idem_watermarks_3 REPLICA IDENTITY FULL;
+SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_0', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_1', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_2', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_3', '');
+
+CREATE FUNCTION idem_consume(source text, message_id text) RETURNS boolean
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_consume(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_consume(text, text) IS
+$$Take note of a message from elsewhere, in the transaction that does its work: true the first time, false if it has been consumed before. If another transaction is about to consume it, waits for its end. A message is remembered for idem.inbox_retention.
+
+source      1 to 255 bytes; where its id is unique
+message_id  1 to 255 bytes
+
+Errors: ID011 invalid source or message_id; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when it was consumed after the transaction's snapshot.
+
+Cost: one lock, one index probe for each generation of the ring, one row.$$;
+
+CREATE FUNCTION idem_consume_seq(source text, lane bigint, seq bigint) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_consume_seq(text, bigint, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_consume_seq(text, bigint, bigint) IS
+$$Take note of a message from a source that numbers the deliveries of each lane 1, 2, 3 and so on. Only the last number is kept, for ever. Other transactions of the lane wait until this one ends.
+
+  first      the next one: do its work, in this transaction
+  duplicate  it has been consumed before
+  gap        messages before it have not come yet: do nothing, and let the source deliver again from the first that is missing; nothing was noted
+
+A new source or lane begins with 1, so that nothing can be missed at the start.
+
+Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the lane went on after the transaction's snapshot.
+
+Cost: one lock, one index probe for each generation of the ring, one row; nothing grows with the number of messages, as long as CALL idem_maintain() runs.$$;
+
+-- ---------------------------------------------------------------------------
+-- Operations
+-- ---------------------------------------------------------------------------
+
 CREATE VIEW idem_stores AS
 WITH ring AS (
-	SELECT * FROM idem_ring ORDER BY step USING OPERATOR(pg_catalog.>) LIMIT 1
+	SELECT DISTINCT ON (store) * FROM idem_ring
+	ORDER BY store USING OPERATOR(pg_catalog.<), step USING OPERATOR(pg_catalog.>)
 ), generation AS (
-	SELECT g.generation, g.relid, g.generation OPERATOR(pg_catalog.=) r.current::pg_catalog.int4 AS is_current,
+	SELECT r.store, g.generation, t.relid, g.generation OPERATOR(pg_catalog.=) r.current::pg_catalog.int4 AS is_current,
 	       (r.ends_at)[g.generation OPERATOR(pg_catalog.+) 1] AS ends_at,
 	       r.opened_at OPERATOR(pg_catalog.+)
 	           pg_catalog.make_interval(secs => (r.ttl)[g.generation OPERATOR(pg_catalog.+) 1]::pg_catalog.float8 OPERATOR(pg_catalog./) 2::pg_catalog.float8) AS advance_at,
-	       pg_catalog.pg_relation_size(g.relid) OPERATOR(pg_catalog.=) 0::pg_catalog.int8 AS is_empty
+	       pg_catalog.pg_relation_size(t.relid) OPERATOR(pg_catalog.=) 0::pg_catalog.int8 AS is_empty
 	FROM ring AS r,
-	     (VALUES (0, 'idem_keys_0'::pg_catalog.regclass), (1, 'idem_keys_1'::pg_catalog.regclass),
-	             (2, 'idem_keys_2'::pg_catalog.regclass), (3, 'idem_keys_3'::pg_catalog.regclass))
-	         AS g (generation, relid)
+	     pg_catalog.generate_series(0, 3) AS g (generation),
+	     LATERAL (SELECT c.oid::pg_catalog.regclass AS relid FROM pg_catalog.pg_class AS c
+	              WHERE c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('idem_', r.store, '_', g.generation)::pg_catalog.name
+	                AND c.relnamespace OPERATOR(pg_catalog.=)
+	                    (SELECT p.relnamespace FROM pg_catalog.pg_class AS p
+	                     WHERE p.oid OPERATOR(pg_catalog.=) 'idem_pinned'::pg_catalog.regclass::pg_catalog.oid)) AS t
 )
-SELECT 'keys'::pg_catalog.text AS store, g.generation,
+SELECT g.store, g.generation,
        pg_catalog.pg_stat_get_live_tuples(g.relid) AS rows,
        pg_catalog.pg_total_relation_size(g.relid) AS bytes,
        CASE WHEN g.is_current THEN g.advance_at

@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "batch.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "funcapi.h"
@@ -160,7 +161,7 @@ on_executor_end(QueryDesc *query)
 		previous_executor_end(query);
 	else
 		standard_ExecutorEnd(query);
-	if (open_claims > 0)
+	if (open_claims > 0 || batch_is_open())
 		come_first();
 }
 
@@ -176,7 +177,7 @@ on_utility(PlannedStmt *statement, const char *source, bool read_only_tree,
 	else
 		standard_ProcessUtility(statement, source, read_only_tree, context, params,
 								environment, receiver, completion);
-	if (open_claims > 0)
+	if (open_claims > 0 || batch_is_open())
 		come_first();
 }
 
@@ -301,6 +302,7 @@ on_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
 			refuse_open_claims();
+			batch_refuse_open();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:

@@ -4,7 +4,7 @@
  *
  * Drivers and the SDK tell these cases apart by number: never reuse one.
  * Everything not listed is reported under the server's own codes: 22004,
- * 22023, 25006, 40001, 40P01, 55000, 55P03, 0A000.
+ * 22023, 25006, 40001, 40P01, 42704, 42710, 55000, 55P03, 0A000.
  */
 #ifndef IDEM_ERRORS_H
 #define IDEM_ERRORS_H
@@ -23,5 +23,13 @@
 #define ERRCODE_IDEM_INVALID_SCOPE		MAKE_SQLSTATE('I', 'D', '0', '0', '6')
 /* a ttl, wait or lease that is negative, infinite or out of range */
 #define ERRCODE_IDEM_INVALID_INTERVAL	MAKE_SQLSTATE('I', 'D', '0', '0', '7')
+/* COMMIT or PREPARE TRANSACTION with a batch fetched but not acked */
+#define ERRCODE_IDEM_BATCH_OPEN			MAKE_SQLSTATE('I', 'D', '0', '0', '8')
+/* ack of a batch that this transaction has not fetched */
+#define ERRCODE_IDEM_BATCH_NOT_HELD		MAKE_SQLSTATE('I', 'D', '0', '0', '9')
+/* ack of a batch that this transaction has acked */
+#define ERRCODE_IDEM_BATCH_ACKED		MAKE_SQLSTATE('I', 'D', '0', '1', '0')
+/* a consumer, topic, source or message id that is NULL, empty or too long */
+#define ERRCODE_IDEM_INVALID_NAME		MAKE_SQLSTATE('I', 'D', '0', '1', '1')
 
 #endif							/* IDEM_ERRORS_H */

@@ -18,6 +18,8 @@ PG_MODULE_MAGIC;
 int			idem_claim_wait;
 int			idem_key_ttl;
 bool		idem_require_completion;
+int			idem_outbox_retention;
+int			idem_inbox_retention;
 
 void		_PG_init(void);
 
@@ -45,9 +47,24 @@ _PG_init(void)
 							 true,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("idem.outbox_retention",
+							"How long messages are kept at least, for idem_seek().",
+							"What a consumer has not passed is kept longer.",
+							&idem_outbox_retention,
+							24 * 60 * 60, 1, IDEM_MAX_TTL_S,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("idem.inbox_retention",
+							"How long the ids of consumed messages are remembered.",
+							"After it idem_consume() takes a redelivered message for a new one.",
+							&idem_inbox_retention,
+							14 * 24 * 60 * 60, 1, IDEM_MAX_TTL_S,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("idem");
 
 	idem_claim_init();
+	idem_batch_init();
 }
 
 /*
@@ -120,4 +137,33 @@ idem_interval_us(FunctionCallInfo fcinfo, int arg, const char *name,
 			 errdetail("It must be between zero and " INT64_FORMAT " seconds.",
 					   max / USECS_PER_SEC),
 			 errhint("Pass NULL to use the default.")));
+}
+
+/*
+ * A name: of a consumer, a topic, a source, a message.
+ */
+void
+idem_check_name(const text *name, const char *what)
+{
+	int			len = name == NULL ? 0 : VARSIZE_ANY_EXHDR(name);
+
+	if (len > 0 && len <= IDEM_MAX_NAME_BYTES)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_IDEM_INVALID_NAME),
+			 name == NULL ? errmsg("%s must not be NULL", what) :
+			 len == 0 ? errmsg("%s must not be empty", what) :
+			 errmsg("%s is too long", what),
+			 name == NULL ? 0 :
+			 errdetail("It has %d bytes.", len),
+			 errhint("Pass text of 1 to %d bytes.", IDEM_MAX_NAME_BYTES)));
+}
+
+text *
+idem_name(FunctionCallInfo fcinfo, int arg, const char *what)
+{
+	text	   *name = PG_ARGISNULL(arg) ? NULL : PG_GETARG_TEXT_PP(arg);
+
+	idem_check_name(name, what);
+	return name;
 }

@@ -21,10 +21,14 @@
  */
 #define IDEM_LOCK_CLAIM		7341	/* one key, by digest */
 #define IDEM_LOCK_MAINTAIN	7342	/* one maintainer at a time */
+#define IDEM_LOCK_LANE		7343	/* one lane of a consumer, by its id */
+#define IDEM_LOCK_INBOX		7344	/* one message, by digest */
+#define IDEM_LOCK_WATERMARK	7345	/* one lane of a source, by digest */
 
-#define IDEM_MAX_NAME_BYTES 255 /* of a key or a scope */
+#define IDEM_MAX_NAME_BYTES 255 /* of a key, a scope or another name */
 
 #define IDEM_MAX_WAIT_MS	(60 * 60 * 1000)	/* one hour */
+#define IDEM_MAX_FETCH_WAIT_MS	(60 * 1000) /* one minute */
 #define IDEM_MAX_DAYS		3653	/* ten years */
 #define IDEM_MAX_TTL_S		(IDEM_MAX_DAYS * 24 * 60 * 60)
 
@@ -32,14 +36,21 @@
 extern int	idem_claim_wait;	/* ms */
 extern int	idem_key_ttl;		/* s */
 extern bool idem_require_completion;
+extern int	idem_outbox_retention;	/* s */
+extern int	idem_inbox_retention;	/* s */
 
 /* idem.c */
 extern void idem_require_primary(const char *function);
 extern void idem_require_writable(const char *function);
 extern int64 idem_interval_us(FunctionCallInfo fcinfo, int arg,
 							  const char *name, int64 min, int64 max);
+extern text *idem_name(FunctionCallInfo fcinfo, int arg, const char *what);
+extern void idem_check_name(const text *name, const char *what);
 
 /* claim.c */
 extern void idem_claim_init(void);
+
+/* batch.c */
+extern void idem_batch_init(void);
 
 #endif							/* IDEM_H */

@@ -20,9 +20,8 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
-#include "nodes/execnodes.h"
 #include "ring.h"
+#include "row.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -95,7 +94,7 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
  * the index is the right one now, it was then.
  */
 static List *
-probe(const KeyTable *table, const IdemKey *key)
+probe(const StoreTable *table, const IdemKey *key)
 {
 	Relation	index;
 	IndexScanDesc scan;
@@ -135,7 +134,7 @@ probe(const KeyTable *table, const IdemKey *key)
  * clock can be set back.  True when the table holds the key at all.
  */
 static bool
-find_in(const KeyTable *table, const IdemKey *key, KeyRow *row, bool found)
+find_in(const StoreTable *table, const IdemKey *key, KeyRow *row, bool found)
 {
 	Relation	heap;
 	IndexFetchTableData *fetch;
@@ -210,7 +209,7 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 	{
 		RingState	ring;
 
-		ring_read(&ring);
+		ring_read(STORE_KEYS, &ring);
 		unseen |= ring_hides_from_snapshot(&ring);
 	}
 
@@ -233,22 +232,22 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 bool
 key_store_find(const IdemKey *key, KeyRow *row)
 {
-	const RingState *ring = ring_now();
+	const RingState *ring = ring_now(STORE_KEYS);
 	const Tables *tables = idem_tables();
 	int			youngest = ring->current;
 	bool		found;
 	bool		in_ring = false;
 
-	if (TIMESTAMP_IS_NOEND(ring->ends_at[(youngest + 1) % KEY_GENERATIONS]))
+	if (TIMESTAMP_IS_NOEND(ring->ends_at[(youngest + 1) % RING_GENERATIONS]))
 		youngest++;
 
 	found = find_in(&tables->pinned, key, row, false);
-	for (int age = 0; !in_ring && age < KEY_GENERATIONS; age++)
+	for (int age = 0; !in_ring && age < RING_GENERATIONS; age++)
 	{
-		int			i = (youngest + KEY_GENERATIONS - age) % KEY_GENERATIONS;
+		int			i = (youngest + RING_GENERATIONS - age) % RING_GENERATIONS;
 
 		if (!TIMESTAMP_IS_NOBEGIN(ring->ends_at[i]))
-			in_ring = find_in(&tables->generation[i], key, row, found);
+			in_ring = find_in(&tables->generation[STORE_KEYS][i], key, row, found);
 	}
 	found |= in_ring;
 
@@ -266,63 +265,19 @@ open_for(int64 ttl)
 {
 	for (;;)
 	{
-		const RingState *ring = ring_now();
+		const RingState *ring = ring_now(STORE_KEYS);
 		int			current = ring->current;
 		bool		pinned = ttl > ring->ttl[current] * USECS_PER_SEC;
-		const KeyTable *table = pinned ? &idem_tables()->pinned :
-			&idem_tables()->generation[current];
+		const StoreTable *table = pinned ? &idem_tables()->pinned :
+			&idem_tables()->generation[STORE_KEYS][current];
 		Relation	rel = table_open(table->heap, RowExclusiveLock);
 
-		ring = ring_now();
+		ring = ring_now(STORE_KEYS);
 		if (pinned ||
 			(ring->current == current && ttl <= ring->ttl[current] * USECS_PER_SEC))
 			return rel;
 		table_close(rel, RowExclusiveLock);
 	}
-}
-
-/*
- * An entry in every index of the table, those included that a DBA is just
- * building or has added.  One on an expression or with a predicate would need
- * the executor.
- */
-static void
-insert_index_entries(Relation rel, HeapTuple tuple, const Datum *values,
-					 const bool *nulls)
-{
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *cell;
-
-	foreach(cell, indexes)
-	{
-		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
-		IndexInfo  *info = BuildIndexInfo(index);
-		Datum		entry[INDEX_MAX_KEYS];
-		bool		isnull[INDEX_MAX_KEYS];
-
-		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("index \"%s\" on table \"%s\" of extension idem is not supported",
-							RelationGetRelationName(index), RelationGetRelationName(rel)),
-					 errdetail("It is on an expression or has a predicate."),
-					 errhint("Drop the index.")));
-
-		for (int i = 0; i < info->ii_NumIndexAttrs; i++)
-		{
-			int			column = info->ii_IndexAttrNumbers[i] - 1;
-
-			entry[i] = values[column];
-			isnull[i] = nulls[column];
-		}
-		if (info->ii_ReadyForInserts)
-			(void) index_insert(index, entry, isnull, &tuple->t_self, rel,
-								info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-								false, info);
-		idem_index_insert_cleanup(index, info);
-		index_close(index, RowExclusiveLock);
-	}
-	list_free(indexes);
 }
 
 /*
@@ -335,7 +290,6 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 	Datum		values[KEY_COLUMNS];
 	bool		nulls[KEY_COLUMNS] = {false};
 	Relation	rel;
-	HeapTuple	tuple;
 
 	/* before the table is chosen: ring.c relies on it */
 	row->completed_at = GetCurrentTimestamp();
@@ -359,10 +313,7 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 												 FINGERPRINT_BYTES)) : (Datum) 0;
 	values[KEY_RESPONSE - 1] = row->response;
 
-	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-	simple_heap_insert(rel, tuple);
-	insert_index_entries(rel, tuple, values, nulls);
-	heap_freetuple(tuple);
+	row_insert(rel, values, nulls);
 	table_close(rel, NoLock);
 }
 

@@ -1,16 +1,16 @@
 /*
  * ring.c
- *	  The ring of tables that completed keys live in, and how it turns.
+ *	  The rings of tables that everything lives in, and how they turn.
  *
- * One generation, the current one, takes rows.  Once all rows of the oldest
- * have expired it is emptied by TRUNCATE, so that expiry costs the same for
- * ten rows and for a hundred million.  The ring turns in steps, each in a
- * transaction of its own:
+ * Each store is a ring.  One generation of it, the current one, takes rows.
+ * Once nothing in the oldest is needed it is emptied by TRUNCATE, so that this
+ * costs the same for ten rows and for a hundred million.  A ring turns in
+ * steps, each in a transaction of its own:
  *
- *	 open		claims look into the next generation, which is empty
+ *	 open		readers look into the next generation, which is empty
  *	 advance	it becomes the current one
  *	 promise	the one before gets its ends_at
- *	 retire		past its ends_at it is hidden from claims
+ *	 retire		past its ends_at, and if the store agrees, it is hidden
  *	 truncate	and then emptied
  *
  * Backends keep the state in memory.  A step tells them by invalidating the
@@ -19,7 +19,7 @@
  * step that another has not noticed, but never on two.  Each step is harmless
  * to who has not noticed it.
  *
- * Why a claim misses no row: the row is in the current generation of its
+ * Why a reader misses no row: the row is in the current generation of its
  * writer, who saw the advance to it; so everybody knows of the open.
  *
  * Why no row is lost before it expires: its writer took the clock reading c,
@@ -32,7 +32,7 @@
  * after it has its lock, and goes elsewhere.
  *
  * No lock is ever waited for: behind a queued ACCESS EXCLUSIVE request all
- * claims would queue as well.
+ * others would queue as well.
  */
 #include "ring.h"
 
@@ -46,6 +46,9 @@
 #include "catalog/pg_type.h"
 #include "commands/tablecmds.h"
 #include "commands/trigger.h"
+#include "consumer.h"
+#include "latest.h"
+#include "lock.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -64,6 +67,29 @@ PG_FUNCTION_INFO_V1(idem_ring_changed);
 #define PURGE_BATCH 1000		/* expired rows of idem_pinned a step */
 
 /*
+ * The latest positions and watermarks live for ever, carried from generation
+ * to generation; what is not the latest is needed by nobody.
+ */
+static int	latest_ttl = 60;
+#define LATEST_BLOCKS (16 * 1024 * 1024 / BLCKSZ)
+
+/* how each store turns */
+static const struct
+{
+	const int  *ttl;			/* s; the setting */
+	BlockNumber min_blocks;		/* a smaller generation goes on */
+	bool		(*may_retire) (Store store, int generation);
+}			policy[STORES] =
+
+{
+	[STORE_KEYS] = {&idem_key_ttl, 0, NULL},
+	[STORE_INBOX] = {&idem_inbox_retention, 1, NULL},
+	[STORE_OUTBOX] = {&idem_outbox_retention, 1, consumers_are_past},
+	[STORE_POSITIONS] = {&latest_ttl, LATEST_BLOCKS, latest_carry},
+	[STORE_WATERMARKS] = {&latest_ttl, LATEST_BLOCKS, latest_carry},
+};
+
+/*
  * A column that is an array of one fixed-width element a generation.
  */
 static void *
@@ -73,12 +99,12 @@ generation_array(TupleTableSlot *slot, int column, Oid type)
 	ArrayType  *array = DatumGetArrayTypeP(slot_getattr(slot, column, &isnull));
 
 	if (isnull || ARR_NDIM(array) != 1 || ARR_HASNULL(array) ||
-		ARR_DIMS(array)[0] != KEY_GENERATIONS || ARR_ELEMTYPE(array) != type)
+		ARR_DIMS(array)[0] != RING_GENERATIONS || ARR_ELEMTYPE(array) != type)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("column %d of idem_ring is damaged", column),
-				 errdetail("It must be an array of %d elements, none of them NULL.", KEY_GENERATIONS),
-				 errhint("Restore its row from a backup; the keys cannot be read without it.")));
+				 errdetail("It must be an array of %d elements, none of them NULL.", RING_GENERATIONS),
+				 errhint("Restore its row from a backup; the store cannot be read without it.")));
 	return ARR_DATA_PTR(array);
 }
 
@@ -86,13 +112,14 @@ generation_array(TupleTableSlot *slot, int column, Oid type)
  * Read the state as last committed, not as of the transaction's snapshot and
  * not from memory.
  *
- * It is one row.  Reading without an MVCC snapshot can meet a change half-way
+ * It is one row a store.  Reading without an MVCC snapshot can meet a change half-way
  * and see both versions of it, or neither: of two, the later step counts, and
  * after none it looks again.
  */
 void
-ring_read(RingState *ring)
+ring_read(Store store, RingState *ring)
 {
+	const char *name = store_name(store);
 	Relation	rel = table_open(idem_tables()->ring, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	bool		found = false;
@@ -104,9 +131,12 @@ ring_read(RingState *ring)
 		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		{
 			bool		isnull;
+			text	   *of = DatumGetTextPP(slot_getattr(slot, RING_STORE, &isnull));
 			int64		step = DatumGetInt64(slot_getattr(slot, RING_STEP, &isnull));
 
-			if (found && step < ring->step)
+			if (VARSIZE_ANY_EXHDR(of) != strlen(name) ||
+				memcmp(VARDATA_ANY(of), name, strlen(name)) != 0 ||
+				(found && step < ring->step))
 				continue;
 			found = true;
 			ring->step = step;
@@ -124,20 +154,21 @@ ring_read(RingState *ring)
 		if (!found && tries == 1000)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("idem_ring has no row"),
-					 errdetail("It tells which tables hold living keys."),
-					 errhint("Restore its row from a backup; the keys cannot be read without it.")));
+					 errmsg("idem_ring has no row for store \"%s\"", name),
+					 errdetail("It tells which tables hold what lives."),
+					 errhint("Restore its row from a backup; the store cannot be read without it.")));
 		CHECK_FOR_INTERRUPTS();
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
 
-	if (ring->current < 0 || ring->current >= KEY_GENERATIONS)
+	if (ring->current < 0 || ring->current >= RING_GENERATIONS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("idem_ring names generation %d as current", ring->current),
-				 errdetail("There are generations 0 to %d.", KEY_GENERATIONS - 1),
-				 errhint("Restore its row from a backup; the keys cannot be read without it.")));
+				 errmsg("idem_ring names generation %d of store \"%s\" as current",
+						ring->current, name),
+				 errdetail("There are generations 0 to %d.", RING_GENERATIONS - 1),
+				 errhint("Restore its row from a backup; the store cannot be read without it.")));
 }
 
 /*
@@ -145,21 +176,72 @@ ring_read(RingState *ring)
  * holds until the next call.
  */
 const RingState *
-ring_now(void)
+ring_now(Store store)
 {
-	static RingState ring;
-	static uint64 version = 0;
+	static RingState rings[STORES];
+	static uint64 versions[STORES];
 
 	AcceptInvalidationMessages();
-	if (unlikely(idem_tables()->version != version))
+	if (unlikely(idem_tables()->version != versions[store]))
 	{
 		/* what changes while it is read is noticed by the next call */
 		uint64		reading = idem_tables()->version;
 
-		ring_read(&ring);
-		version = reading;
+		ring_read(store, &rings[store]);
+		versions[store] = reading;
 	}
-	return &ring;
+	return &rings[store];
+}
+
+/*
+ * May it hold rows that count?
+ */
+bool
+ring_is_living(const RingState *ring, int generation)
+{
+	return !TIMESTAMP_IS_NOBEGIN(ring->ends_at[generation]);
+}
+
+/*
+ * Open the current generation, locked for writing, for a row that lives for
+ * *ttl seconds from a clock reading made before the call.
+ */
+Relation
+ring_open_current(Store store, int32 *ttl)
+{
+	for (;;)
+	{
+		int			current = ring_now(store)->current;
+		Relation	rel = table_open(idem_tables()->generation[store][current].heap,
+									 RowExclusiveLock);
+		const RingState *ring = ring_now(store);
+
+		if (ring->current == current)
+		{
+			if (ttl != NULL)
+				*ttl = ring->ttl[current];
+			return rel;
+		}
+		table_close(rel, RowExclusiveLock);
+	}
+}
+
+static void
+maintainer_locktag(LOCKTAG *tag)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, 0, IDEM_LOCK_MAINTAIN);
+}
+
+/*
+ * Let no ring turn before this transaction ends.
+ */
+void
+ring_hold(void)
+{
+	LOCKTAG		tag;
+
+	maintainer_locktag(&tag);
+	(void) idem_lock(&tag, ShareLock, true);
 }
 
 /*
@@ -203,28 +285,28 @@ ring_hides_from_snapshot(const RingState *ring)
  * Write the changed state.  The caller is the only maintainer.
  */
 static void
-ring_write(RingState *ring)
+ring_write(Store store, RingState *ring)
 {
 	Relation	rel = table_open(idem_tables()->ring, RowExclusiveLock);
 	Datum		values[RING_COLUMNS];
 	bool		nulls[RING_COLUMNS] = {false};
-	Datum		ttl[KEY_GENERATIONS];
-	Datum		ends_at[KEY_GENERATIONS];
+	Datum		ttl[RING_GENERATIONS];
+	Datum		ends_at[RING_GENERATIONS];
 
-	for (int i = 0; i < KEY_GENERATIONS; i++)
+	for (int i = 0; i < RING_GENERATIONS; i++)
 	{
 		ttl[i] = Int32GetDatum(ring->ttl[i]);
 		ends_at[i] = TimestampTzGetDatum(ring->ends_at[i]);
 	}
-	values[RING_STORE - 1] = CStringGetTextDatum("keys");
+	values[RING_STORE - 1] = CStringGetTextDatum(store_name(store));
 	values[RING_STEP - 1] = Int64GetDatum(++ring->step);
 	values[RING_CURRENT - 1] = Int16GetDatum(ring->current);
 	values[RING_OPENED_AT - 1] = TimestampTzGetDatum(ring->opened_at);
 	values[RING_TTL - 1] =
-		PointerGetDatum(construct_array(ttl, KEY_GENERATIONS, INT4OID,
+		PointerGetDatum(construct_array(ttl, RING_GENERATIONS, INT4OID,
 										sizeof(int32), true, TYPALIGN_INT));
 	values[RING_ENDS_AT - 1] =
-		PointerGetDatum(construct_array(ends_at, KEY_GENERATIONS, TIMESTAMPTZOID,
+		PointerGetDatum(construct_array(ends_at, RING_GENERATIONS, TIMESTAMPTZOID,
 										sizeof(TimestampTz), FLOAT8PASSBYVAL,
 										TYPALIGN_DOUBLE));
 	values[RING_EMPTIED - 1] = FullTransactionIdGetDatum(ring->emptied);
@@ -235,25 +317,33 @@ ring_write(RingState *ring)
 	table_close(rel, RowExclusiveLock);
 }
 
-static bool
-is_empty(Oid relid)
+static BlockNumber
+blocks(Store store, int generation)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
-	bool		empty = RelationGetNumberOfBlocks(rel) == 0;
+	Relation	rel = table_open(idem_tables()->generation[store][generation].heap,
+								 AccessShareLock);
+	BlockNumber result = RelationGetNumberOfBlocks(rel);
 
 	table_close(rel, AccessShareLock);
-	return empty;
+	return result;
 }
 
 static bool
-retire(RingState *ring, int generation)
+retire(Store store, RingState *ring, int generation)
 {
-	if (!ConditionalLockRelationOid(idem_tables()->generation[generation].heap,
-									ShareLock))
+	Oid			relid = idem_tables()->generation[store][generation].heap;
+
+	if (!ConditionalLockRelationOid(relid, ShareLock))
 		return false;
+	if (policy[store].may_retire != NULL &&
+		!policy[store].may_retire(store, generation))
+	{
+		UnlockRelationOid(relid, ShareLock);
+		return false;
+	}
 	ring->ends_at[generation] = DT_NOBEGIN;
 	ring->emptied = GetTopFullTransactionId();
-	ring_write(ring);
+	ring_write(store, ring);
 	return true;
 }
 
@@ -261,9 +351,9 @@ retire(RingState *ring, int generation)
  * All that TRUNCATE will lock is locked here, heap first and without waiting.
  */
 static bool
-empty_table(int generation)
+empty_table(Store store, int generation)
 {
-	Oid			relid = idem_tables()->generation[generation].heap;
+	Oid			relid = idem_tables()->generation[store][generation].heap;
 	Relation	rel;
 	List	   *others;
 
@@ -285,8 +375,8 @@ empty_table(int generation)
 	}
 
 	/*
-	 * The lock outlives a wait for synchronous standbys, and claims that read
-	 * the ring before it was retired wait for it: so let this commit wait for
+	 * The lock outlives a wait for synchronous standbys, and who has read
+	 * the ring before it was retired waits for it: so let this commit wait for
 	 * none.  Should it be lost, the next call does it again.
 	 */
 	(void) set_config_option("synchronous_commit", "off",
@@ -333,8 +423,80 @@ purge_pinned(RingState *ring, TimestampTz now)
 	if (purged == 0)
 		return false;
 	ring->emptied = GetTopFullTransactionId();
-	ring_write(ring);
+	ring_write(STORE_KEYS, ring);
 	return true;
+}
+
+static bool
+turn(Store store)
+{
+	int32		ttl = *policy[store].ttl;
+	TimestampTz now;
+	RingState	ring;
+	int			last;
+	int			next;
+
+	ring_read(store, &ring);
+	now = GetCurrentTimestamp();
+
+	/* the advance that closed it has been noticed by all */
+	last = (ring.current + RING_GENERATIONS - 1) % RING_GENERATIONS;
+	if (TIMESTAMP_IS_NOEND(ring.ends_at[last]))
+	{
+		ring.ends_at[last] = now + ring.ttl[last] * USECS_PER_SEC;
+		ring_write(store, &ring);
+		return true;
+	}
+
+	/*
+	 * One that has rows and never was current was filled by a restore, whose
+	 * state of the ring is yet to come.
+	 */
+	for (int i = 0; i < RING_GENERATIONS; i++)
+	{
+		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
+		{
+			if (ring.ttl[i] > 0 && blocks(store, i) > 0 && empty_table(store, i))
+				return true;
+		}
+		else if (ring.ends_at[i] <= now && retire(store, &ring, i))
+			return true;
+	}
+
+	/*
+	 * A generation takes rows for half the ttl, so three hold all that live
+	 * and the fourth can be emptied meanwhile.  Where that was held up, the
+	 * current one just goes on.
+	 */
+	next = (ring.current + 1) % RING_GENERATIONS;
+	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC / 2 &&
+		blocks(store, ring.current) >= policy[store].min_blocks)
+	{
+		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) && blocks(store, next) == 0)
+		{
+			ring.ends_at[next] = DT_NOEND;
+			ring_write(store, &ring);
+			return true;
+		}
+		if (TIMESTAMP_IS_NOEND(ring.ends_at[next]))
+		{
+			ring.current = next;
+			ring.opened_at = now;
+			ring.ttl[next] = ttl;
+			ring_write(store, &ring);
+			return true;
+		}
+	}
+
+	/* a longer ttl is admitted at once, a shorter one with the next advance */
+	if (ring.ttl[ring.current] < ttl)
+	{
+		ring.ttl[ring.current] = ttl;
+		ring_write(store, &ring);
+		return true;
+	}
+
+	return store == STORE_KEYS && purge_pinned(&ring, now);
 }
 
 /*
@@ -345,75 +507,13 @@ bool
 ring_turn(void)
 {
 	LOCKTAG		tag;
-	RingState	ring;
-	TimestampTz now;
-	int			last;
-	int			next;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, IDEM_LOCK_MAINTAIN);
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	maintainer_locktag(&tag);
+	if (!idem_lock(&tag, ExclusiveLock, false))
 		return false;			/* somebody else is at it */
 
-	ring_read(&ring);
-	now = GetCurrentTimestamp();
-
-	/* the advance that closed it has been noticed by all */
-	last = (ring.current + KEY_GENERATIONS - 1) % KEY_GENERATIONS;
-	if (TIMESTAMP_IS_NOEND(ring.ends_at[last]))
-	{
-		ring.ends_at[last] = now + ring.ttl[last] * USECS_PER_SEC;
-		ring_write(&ring);
-		return true;
-	}
-
-	/*
-	 * One that has rows and never was current was filled by a restore, whose
-	 * state of the ring is yet to come.
-	 */
-	for (int i = 0; i < KEY_GENERATIONS; i++)
-	{
-		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
-		{
-			if (ring.ttl[i] > 0 &&
-				!is_empty(idem_tables()->generation[i].heap) && empty_table(i))
-				return true;
-		}
-		else if (ring.ends_at[i] <= now && retire(&ring, i))
+	for (int store = 0; store < STORES; store++)
+		if (turn(store))
 			return true;
-	}
-
-	/*
-	 * A generation takes rows for half the ttl, so three hold all that live
-	 * and the fourth can be emptied meanwhile.  Where that was held up, the
-	 * current one just goes on.
-	 */
-	next = (ring.current + 1) % KEY_GENERATIONS;
-	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC / 2)
-	{
-		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) &&
-			is_empty(idem_tables()->generation[next].heap))
-		{
-			ring.ends_at[next] = DT_NOEND;
-			ring_write(&ring);
-			return true;
-		}
-		if (TIMESTAMP_IS_NOEND(ring.ends_at[next]))
-		{
-			ring.current = next;
-			ring.opened_at = now;
-			ring.ttl[next] = idem_key_ttl;
-			ring_write(&ring);
-			return true;
-		}
-	}
-
-	/* a longer ttl is admitted at once, a shorter one with the next advance */
-	if (ring.ttl[ring.current] < idem_key_ttl)
-	{
-		ring.ttl[ring.current] = idem_key_ttl;
-		ring_write(&ring);
-		return true;
-	}
-
-	return purge_pinned(&ring, now);
+	return false;
 }

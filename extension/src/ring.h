@@ -1,6 +1,6 @@
 /*
  * ring.h
- *	  The ring of tables that completed keys live in, and how it turns.
+ *	  The rings of tables that everything lives in, and how they turn.
  */
 #ifndef IDEM_RING_H
 #define IDEM_RING_H
@@ -10,6 +10,7 @@
 #include "access/transam.h"
 #include "storage/itemptr.h"
 #include "tables.h"
+#include "utils/relcache.h"
 
 /*
  * A generation's ends_at tells all of its life:
@@ -23,14 +24,17 @@ typedef struct RingState
 	int64		step;			/* grows with every change */
 	int			current;		/* the generation that takes rows */
 	TimestampTz opened_at;		/* since when it does */
-	int32		ttl[KEY_GENERATIONS];	/* s; no row was admitted with more */
-	TimestampTz ends_at[KEY_GENERATIONS];
-	FullTransactionId emptied;	/* the last to hide expired rows */
+	int32		ttl[RING_GENERATIONS];	/* s; no row was admitted with more */
+	TimestampTz ends_at[RING_GENERATIONS];
+	FullTransactionId emptied;	/* the last to hide rows; 0: none yet */
 	ItemPointerData tid;
 } RingState;
 
-extern const RingState *ring_now(void);
-extern void ring_read(RingState *ring);
+extern const RingState *ring_now(Store store);
+extern void ring_read(Store store, RingState *ring);
+extern bool ring_is_living(const RingState *ring, int generation);
+extern Relation ring_open_current(Store store, int32 *ttl);
+extern void ring_hold(void);
 extern bool ring_hides_from_snapshot(const RingState *ring);
 extern bool ring_turn(void);
 

@@ -24,15 +24,49 @@ static Tables tables;
 static bool tables_valid = false;
 static uint64 changes = 1;		/* never 0, so that 0 is no version */
 
-static const Oid key_layout[KEY_COLUMNS] = {
-	INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID,
+#define KEY_LAYOUT \
+	INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, \
 	TEXTOID, TEXTOID, BYTEAOID, JSONBOID
+#define MARK_LAYOUT \
+	INT8OID, INT8OID, XID8OID, XID8OID, XID8ARRAYOID
+
+/*
+ * A store's tables are idem_<name>_0 and so on, each with an index of the
+ * given suffix.  The layout ends with 0.
+ */
+static const struct
+{
+	const char *name;
+	const char *index;
+	Oid			layout[POSITION_COLUMNS + 1];
+}			stores[STORES] =
+
+{
+	[STORE_KEYS] = {"keys", "digest", {KEY_LAYOUT}},
+	[STORE_INBOX] = {"inbox", "digest", {INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID}},
+	[STORE_OUTBOX] = {"outbox", "id",
+		{INT8OID, XID8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID}},
+	[STORE_POSITIONS] = {"positions", "n",
+		{TEXTOID, INT8OID, INT8OID, MARK_LAYOUT, MARK_LAYOUT, INT8OID}},
+	[STORE_WATERMARKS] = {"watermarks", "seq", {TEXTOID, INT8OID, INT8OID}},
 };
 
-static const Oid ring_layout[RING_COLUMNS] = {
+static const Oid pinned_layout[] = {KEY_LAYOUT, 0};
+
+static const Oid ring_layout[] = {
 	TEXTOID, INT8OID, INT2OID, TIMESTAMPTZOID, INT4ARRAYOID,
-	TIMESTAMPTZARRAYOID, XID8OID
+	TIMESTAMPTZARRAYOID, XID8OID, 0
 };
+
+static const Oid subscription_layout[] = {
+	TEXTOID, INT4OID, TEXTARRAYOID, INT4OID, BOOLOID, TIMESTAMPTZOID, 0
+};
+
+const char *
+store_name(Store store)
+{
+	return stores[store].name;
+}
 
 /*
  * A change to one of our tables, or to one that may be, or a reset of all.
@@ -41,11 +75,13 @@ static void
 forget_tables(Datum arg, Oid relid)
 {
 	bool		ours = !tables_valid || relid == InvalidOid ||
-		relid == tables.ring || relid == tables.pinned.heap;
+		relid == tables.ring || relid == tables.pinned.heap ||
+		relid == tables.subscriptions.heap;
 
 	(void) arg;
-	for (int i = 0; !ours && i < KEY_GENERATIONS; i++)
-		ours = relid == tables.generation[i].heap;
+	for (int store = 0; !ours && store < STORES; store++)
+		for (int i = 0; !ours && i < RING_GENERATIONS; i++)
+			ours = relid == tables.generation[store][i].heap;
 
 	if (ours)
 	{
@@ -91,15 +127,18 @@ find_relation(Oid schema, const char *name)
 }
 
 static Oid
-find_table(Oid schema, const char *name, const Oid *layout, int columns)
+find_table(Oid schema, const char *name, const Oid *layout)
 {
 	Oid			relid = find_relation(schema, name);
 	Relation	rel = table_open(relid, AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
-	bool		known = desc->natts == columns;
+	int			column = 0;
+	bool		known;
 
-	for (int i = 0; known && i < columns; i++)
-		known = TupleDescAttr(desc, i)->atttypid == layout[i];
+	while (layout[column] != 0 && column < desc->natts &&
+		   TupleDescAttr(desc, column)->atttypid == layout[column])
+		column++;
+	known = layout[column] == 0 && column == desc->natts;
 	table_close(rel, AccessShareLock);
 
 	if (!known)
@@ -128,17 +167,31 @@ find_tables(void)
 	tables.claim_result = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 										  CStringGetDatum("idem_claim_result"),
 										  ObjectIdGetDatum(tables.schema));
-	tables.ring = find_table(tables.schema, "idem_ring", ring_layout, RING_COLUMNS);
-	for (int i = 0; i < KEY_GENERATIONS; i++)
+	tables.ring = find_table(tables.schema, "idem_ring", ring_layout);
+	for (int store = 0; store < STORES; store++)
 	{
-		snprintf(name, sizeof(name), "idem_keys_%d", i);
-		tables.generation[i].heap = find_table(tables.schema, name, key_layout, KEY_COLUMNS);
-		snprintf(name, sizeof(name), "idem_keys_%d_digest", i);
-		tables.generation[i].index = find_relation(tables.schema, name);
+		for (int i = 0; i < RING_GENERATIONS; i++)
+		{
+			StoreTable *table = &tables.generation[store][i];
+
+			snprintf(name, sizeof(name), "idem_%s_%d", stores[store].name, i);
+			table->heap = find_table(tables.schema, name, stores[store].layout);
+			snprintf(name, sizeof(name), "idem_%s_%d_%s", stores[store].name, i, stores[store].index);
+			table->index = find_relation(tables.schema, name);
+		}
 	}
-	tables.pinned.heap = find_table(tables.schema, "idem_pinned", key_layout, KEY_COLUMNS);
+	tables.pinned.heap = find_table(tables.schema, "idem_pinned", pinned_layout);
 	tables.pinned.index = find_relation(tables.schema, "idem_pinned_digest");
 	tables.pinned_expiry = find_relation(tables.schema, "idem_pinned_expires_at");
+
+	for (int i = 0; i < RING_GENERATIONS; i++)
+	{
+		snprintf(name, sizeof(name), "idem_outbox_%d_xid", i);
+		tables.outbox_by_xid[i] = find_relation(tables.schema, name);
+	}
+	tables.outbox_ids = find_relation(tables.schema, "idem_outbox_ids");
+	tables.subscriptions.heap = find_table(tables.schema, "idem_subscriptions", subscription_layout);
+	tables.subscriptions.index = find_relation(tables.schema, "idem_subscriptions_consumer");
 }
 
 /*

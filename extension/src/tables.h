@@ -7,7 +7,18 @@
 
 #include "idem.h"
 
-#define KEY_GENERATIONS 4
+/* each store is a ring of tables, see ring.c */
+typedef enum Store
+{
+	STORE_KEYS,					/* finished keys */
+	STORE_INBOX,				/* ids of consumed messages */
+	STORE_OUTBOX,				/* messages */
+	STORE_POSITIONS,			/* how far each consumer is */
+	STORE_WATERMARKS,			/* how far each source is consumed */
+	STORES
+} Store;
+
+#define RING_GENERATIONS 4
 
 /* columns shared by every table that holds keys */
 typedef enum KeyColumn
@@ -24,6 +35,61 @@ typedef enum KeyColumn
 	KEY_COLUMNS = KEY_RESPONSE
 } KeyColumn;
 
+typedef enum InboxColumn
+{
+	INBOX_DIGEST = 1,
+	INBOX_EXPIRES_AT,
+	INBOX_SOURCE,
+	INBOX_MESSAGE_ID,
+	INBOX_COLUMNS = INBOX_MESSAGE_ID
+} InboxColumn;
+
+typedef enum OutboxColumn
+{
+	OUTBOX_ID = 1,
+	OUTBOX_XID,
+	OUTBOX_ERA,
+	OUTBOX_CREATED_AT,
+	OUTBOX_TOPIC,
+	OUTBOX_KEY,
+	OUTBOX_TYPE,
+	OUTBOX_PAYLOAD,
+	OUTBOX_HEADERS,
+	OUTBOX_COLUMNS = OUTBOX_HEADERS
+} OutboxColumn;
+
+/* columns shared by the stores that latest.c keeps */
+typedef enum LatestColumn
+{
+	LATEST_NAME = 1,
+	LATEST_LANE,
+	LATEST_N,
+	LATEST_COLUMNS = LATEST_N
+} LatestColumn;
+
+/* a mark is MARK_COLUMNS columns, see mark.h */
+#define MARK_COLUMNS 5
+
+typedef enum PositionColumn
+{
+	POSITION_LOW = LATEST_COLUMNS + 1,
+	POSITION_HIGH = POSITION_LOW + MARK_COLUMNS,
+	POSITION_LAST_ID = POSITION_HIGH + MARK_COLUMNS,
+	POSITION_COLUMNS = POSITION_LAST_ID
+} PositionColumn;
+
+/* columns of idem_subscriptions */
+typedef enum SubscriptionColumn
+{
+	SUBSCRIPTION_CONSUMER = 1,
+	SUBSCRIPTION_ID,
+	SUBSCRIPTION_TOPICS,
+	SUBSCRIPTION_LANES,
+	SUBSCRIPTION_EXTERNAL,
+	SUBSCRIPTION_SINCE,
+	SUBSCRIPTION_COLUMNS = SUBSCRIPTION_SINCE
+} SubscriptionColumn;
+
 /* columns of idem_ring */
 typedef enum RingColumn
 {
@@ -37,12 +103,12 @@ typedef enum RingColumn
 	RING_COLUMNS = RING_EMPTIED
 } RingColumn;
 
-/* a table of keys and its index on digest */
-typedef struct KeyTable
+/* a table and the index by which its rows are found */
+typedef struct StoreTable
 {
 	Oid			heap;
 	Oid			index;
-} KeyTable;
+} StoreTable;
 
 typedef struct Tables
 {
@@ -50,11 +116,15 @@ typedef struct Tables
 	Oid			schema;
 	Oid			claim_result;	/* the row type that idem_claim() returns */
 	Oid			ring;
-	KeyTable	generation[KEY_GENERATIONS];
-	KeyTable	pinned;
+	StoreTable	generation[STORES][RING_GENERATIONS];
+	StoreTable	pinned;
 	Oid			pinned_expiry;	/* index of pinned on expires_at */
+	Oid			outbox_by_xid[RING_GENERATIONS];	/* index on xid, id */
+	Oid			outbox_ids;		/* sequence */
+	StoreTable	subscriptions;
 } Tables;
 
 extern const Tables *idem_tables(void);
+extern const char *store_name(Store store);
 
 #endif							/* IDEM_TABLES_H */

@@ -1,0 +1,21 @@
+/*
+ * window.h
+ *	  The messages between two marks.
+ */
+#ifndef IDEM_WINDOW_H
+#define IDEM_WINDOW_H
+
+#include "mark.h"
+
+#include "executor/tuptable.h"
+
+#define ALL_GENERATIONS (-1)
+
+typedef struct Window Window;
+
+extern Window *window_open(const Mark *low, const Mark *high, int64 after, int generation);
+extern TupleTableSlot *window_next(Window *window);
+extern int64 window_cost(const Window *window);
+extern void window_close(Window *window);
+
+#endif							/* IDEM_WINDOW_H */
