@@ -23,4 +23,5 @@ SELECT load('idem_keys_2', 1, :keys / 4, :keys)
 
 UPDATE idem_ring
 SET step = 4, current = 2, opened_at = now() - '6 h'::interval, ttl = '{86400,86400,86400,0}',
-    ends_at = ARRAY[now() + '6 h', now() + '18 h', 'infinity', '-infinity'];
+    ends_at = ARRAY[now() + '6 h', now() + '18 h', 'infinity', '-infinity']
+WHERE store = 'keys';

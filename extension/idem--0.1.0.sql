@@ -595,15 +595,16 @@ CREATE PROCEDURE idem_maintain()
 AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON PROCEDURE idem_maintain() FROM PUBLIC;
 COMMENT ON PROCEDURE idem_maintain() IS
-$$Do all upkeep that is due, in steps with a commit after each: turn the ring of generations, remove expired rows of idem_pinned. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
+$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
 
 Errors: 2D000 inside a transaction block; 25006 read-only transaction or standby.$$;
 
 CREATE FUNCTION idem_verify(OUT invariant text, OUT object text, OUT detail text)
-RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL RESTRICTED
+RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	WITH ring AS (
-		SELECT * FROM idem_ring ORDER BY step USING OPERATOR(pg_catalog.>) LIMIT 1
+		SELECT DISTINCT ON (store) * FROM idem_ring
+		ORDER BY store USING OPERATOR(pg_catalog.<), step USING OPERATOR(pg_catalog.>)
 	), stored AS (
 		SELECT 0 AS generation, * FROM idem_keys_0
 		UNION ALL SELECT 1, * FROM idem_keys_1
@@ -612,6 +613,26 @@ BEGIN ATOMIC
 		UNION ALL SELECT NULL, * FROM idem_pinned
 	), live AS (
 		SELECT * FROM stored WHERE expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	), message AS (
+		SELECT 0 AS generation, * FROM idem_outbox_0
+		UNION ALL SELECT 1, * FROM idem_outbox_1
+		UNION ALL SELECT 2, * FROM idem_outbox_2
+		UNION ALL SELECT 3, * FROM idem_outbox_3
+	), position AS (
+		SELECT * FROM idem_positions_0
+		UNION ALL SELECT * FROM idem_positions_1
+		UNION ALL SELECT * FROM idem_positions_2
+		UNION ALL SELECT * FROM idem_positions_3
+	), newest AS (
+		SELECT DISTINCT ON (consumer, lane) * FROM position
+		ORDER BY consumer USING OPERATOR(pg_catalog.<), lane USING OPERATOR(pg_catalog.<), n USING OPERATOR(pg_catalog.>)
+	), consumed AS (
+		SELECT 0 AS generation, * FROM idem_inbox_0
+		UNION ALL SELECT 1, * FROM idem_inbox_1
+		UNION ALL SELECT 2, * FROM idem_inbox_2
+		UNION ALL SELECT 3, * FROM idem_inbox_3
+	), drawn AS (
+		SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last_id FROM idem_outbox_ids
 	)
 	SELECT 'a live key has one row'::pg_catalog.text,
 	       pg_catalog.format('key %L, scope %L', l.key, l.scope),
@@ -630,30 +651,101 @@ BEGIN ATOMIC
 	       pg_catalog.format('expires at %s, generation %s ends at %s', l.expires_at, l.generation,
 	                         (r.ends_at)[l.generation OPERATOR(pg_catalog.+) 1])
 	FROM live AS l, ring AS r
-	WHERE l.expires_at OPERATOR(pg_catalog.>) (r.ends_at)[l.generation OPERATOR(pg_catalog.+) 1]
+	WHERE r.store OPERATOR(pg_catalog.=) 'keys'::pg_catalog.text
+	  AND l.expires_at OPERATOR(pg_catalog.>) (r.ends_at)[l.generation OPERATOR(pg_catalog.+) 1]
 	UNION ALL
-	SELECT 'the current generation is open', pg_catalog.format('generation %s', r.current),
+	SELECT 'the current generation is open', pg_catalog.format('%s, generation %s', r.store, r.current),
 	       pg_catalog.format('ends at %s', (r.ends_at)[r.current::pg_catalog.int4 OPERATOR(pg_catalog.+) 1])
 	FROM ring AS r
 	WHERE (r.ends_at)[r.current::pg_catalog.int4 OPERATOR(pg_catalog.+) 1]
 	      OPERATOR(pg_catalog.<>) 'infinity'::pg_catalog.timestamptz
 	UNION ALL
+	SELECT 'a message has one row', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('%s rows', pg_catalog.count(*))
+	FROM message AS m
+	GROUP BY m.id
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'ids are drawn from the sequence', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('the last id drawn is %s', d.last_id)
+	FROM message AS m, drawn AS d
+	WHERE m.id OPERATOR(pg_catalog.>) d.last_id
+	UNION ALL
+	SELECT 'ids are drawn one at a time, in order', 'idem_outbox_ids',
+	       pg_catalog.format('cache %s, increment %s', q.seqcache, q.seqincrement)
+	FROM pg_catalog.pg_sequence AS q
+	WHERE q.seqrelid OPERATOR(pg_catalog.=) 'idem_outbox_ids'::pg_catalog.regclass
+	  AND (q.seqcache OPERATOR(pg_catalog.<>) 1::pg_catalog.int8 OR q.seqincrement OPERATOR(pg_catalog.<>) 1::pg_catalog.int8 OR q.seqcycle)
+	UNION ALL
+	SELECT 'no message is of a transaction to come', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('transaction %s', m.xid)
+	FROM message AS m, pg_catalog.pg_control_system() AS c
+	WHERE m.era OPERATOR(pg_catalog.=) c.system_identifier
+	  AND m.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+	  AND m.xid IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()
+	UNION ALL
+	SELECT 'a consumer has a position', pg_catalog.format('consumer %L', s.consumer), 'it has none'
+	FROM idem_subscriptions AS s
+	WHERE NOT EXISTS (SELECT FROM newest AS n
+	                  WHERE n.consumer OPERATOR(pg_catalog.=) s.consumer AND n.low_floor IS NOT NULL)
+	UNION ALL
+	SELECT 'no consumer is ahead of the outbox', pg_catalog.format('consumer %L, lane %s', n.consumer, n.lane),
+	       pg_catalog.format('it has had messages up to %s, the last id drawn is %s', GREATEST(n.low_floor, n.high_floor), d.last_id)
+	FROM newest AS n, drawn AS d
+	WHERE GREATEST(n.low_floor, n.high_floor) OPERATOR(pg_catalog.>) d.last_id
+	UNION ALL
+	SELECT 'positions of one number agree', pg_catalog.format('consumer %L, lane %s', p.consumer, p.lane),
+	       pg_catalog.format('number %s', p.n)
+	FROM (SELECT DISTINCT * FROM position) AS p
+	GROUP BY p.consumer, p.lane, p.n
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'no message is retired before its consumers have had it', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('consumer %L', s.consumer)
+	FROM message AS m, ring AS r, idem_subscriptions AS s
+	WHERE r.store OPERATOR(pg_catalog.=) 'outbox'::pg_catalog.text
+	  AND (r.ends_at)[m.generation OPERATOR(pg_catalog.+) 1] OPERATOR(pg_catalog.=) '-infinity'::pg_catalog.timestamptz
+	  AND (s.topics IS NULL OR m.topic OPERATOR(pg_catalog.=) ANY (s.topics))
+	  AND NOT idem_is_past(s.consumer, m.era, m.xid, m.id)
+	UNION ALL
+	SELECT 'a consumed message has one row', pg_catalog.format('message %L of source %L', c.message_id, c.source),
+	       pg_catalog.format('%s rows', pg_catalog.count(*))
+	FROM consumed AS c
+	WHERE c.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	GROUP BY c.digest, c.source, c.message_id
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'a consumed message is found by its digest', pg_catalog.format('message %L of source %L', c.message_id, c.source),
+	       pg_catalog.format('digest is %s, should be %s', c.digest, idem_digest(c.message_id, c.source))
+	FROM consumed AS c
+	WHERE c.digest OPERATOR(pg_catalog.<>) idem_digest(c.message_id, c.source)
+	UNION ALL
+	SELECT 'no consumed message outlives its generation', pg_catalog.format('message %L of source %L', c.message_id, c.source),
+	       pg_catalog.format('expires at %s, generation %s ends at %s', c.expires_at, c.generation,
+	                         (r.ends_at)[c.generation OPERATOR(pg_catalog.+) 1])
+	FROM consumed AS c, ring AS r
+	WHERE r.store OPERATOR(pg_catalog.=) 'inbox'::pg_catalog.text
+	  AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	  AND c.expires_at OPERATOR(pg_catalog.>) (r.ends_at)[c.generation OPERATOR(pg_catalog.+) 1]
+	UNION ALL
 	SELECT 'every index is valid', i.indexrelid::pg_catalog.regclass::pg_catalog.text, 'it is not'
 	FROM pg_catalog.pg_index AS i
-	WHERE i.indrelid OPERATOR(pg_catalog.=) ANY (ARRAY[
-	          'idem_keys_0'::pg_catalog.regclass::pg_catalog.oid, 'idem_keys_1'::pg_catalog.regclass::pg_catalog.oid,
-	          'idem_keys_2'::pg_catalog.regclass::pg_catalog.oid, 'idem_keys_3'::pg_catalog.regclass::pg_catalog.oid,
-	          'idem_pinned'::pg_catalog.regclass::pg_catalog.oid])
+	JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) i.indrelid
+	JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+	WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+	  AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+	  AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char"
+	  AND e.extname OPERATOR(pg_catalog.=) 'idem'::pg_catalog.name
 	  AND NOT i.indisvalid;
 END;
 REVOKE ALL ON FUNCTION idem_verify() FROM PUBLIC;
 COMMENT ON FUNCTION idem_verify() IS
-$$Check every invariant of what is stored; no rows means healthy. Reads all keys: minutes for hundreds of millions.$$;
+$$Check every invariant of what is stored; no rows means healthy. Reads all keys and messages: minutes for hundreds of millions.$$;
 
 CREATE FUNCTION idem_grant(role name, profile text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_grant(name, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_grant(name, text) IS
-$$Grant a role what it needs: profile "app" claims and completes keys; "dba" also reads all keys, evicts and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
+$$Grant a role what it needs: profile "app" claims and completes keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, evicts, seeks, unsubscribes and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
 
-Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby; 0A000 profile "consumer" (no outbox yet).$$;
+Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby.$$;
