@@ -270,10 +270,16 @@ CREATE TRIGGER idem_outbox_refuse BEFORE UPDATE OR DELETE ON idem_outbox
 FOR EACH STATEMENT EXECUTE FUNCTION idem_outbox_refuse();
 CREATE TRIGGER idem_outbox_refuse_row INSTEAD OF UPDATE OR DELETE ON idem_outbox
 FOR EACH ROW EXECUTE FUNCTION idem_outbox_refuse();
--- A trigger that session_replication_role switches off would lose messages
--- without a word, and ALTER TABLE ... ENABLE ALWAYS TRIGGER is not for views.
-UPDATE pg_catalog.pg_trigger SET tgenabled = 'A'
-WHERE tgrelid OPERATOR(pg_catalog.=) 'idem_outbox'::pg_catalog.regclass;
+
+-- Where session_replication_role switches the trigger off, messages would be
+-- lost without a word, and a view's triggers cannot be ENABLE ALWAYS.
+CREATE FUNCTION idem_outbox_default() RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_outbox_default() FROM PUBLIC;
+COMMENT ON FUNCTION idem_outbox_default() IS
+$$Default of idem_outbox.id: NULL, or an error where the view's triggers do not run.
+
+Errors: 55000 session_replication_role is replica.$$;
+ALTER VIEW idem_outbox ALTER COLUMN id SET DEFAULT idem_outbox_default();
 
 -- ---------------------------------------------------------------------------
 -- Outbox: what applications call

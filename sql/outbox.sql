@@ -29,10 +29,11 @@ BEGIN;
 SELECT idem_publish('outbox.y', '1') > 0 AS published;
 ROLLBACK;
 SELECT count(*) FROM idem_outbox WHERE topic = 'outbox.y';
--- also where triggers are switched off
+-- where triggers are switched off it says so
 SET session_replication_role = replica;
-INSERT INTO idem_outbox (topic, payload) VALUES ('outbox.y', '2') RETURNING payload;
-DELETE FROM idem_outbox :fails
+INSERT INTO idem_outbox (topic, payload) VALUES ('outbox.y', '2') RETURNING payload :fails
+COPY idem_outbox (topic, payload) FROM PROGRAM 'printf "outbox.y\\t3\\n"' :fails
+SELECT idem_publish('outbox.y', '4') > 0 AS published;
 RESET session_replication_role;
 SELECT count(*) FROM idem_outbox WHERE topic = 'outbox.y';
 -- large ones

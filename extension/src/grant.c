@@ -36,6 +36,7 @@ static const struct
 	{"EXECUTE", "ROUTINE %1$s.idem_publish(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
 		"pg_catalog.text, pg_catalog.jsonb)", APP | DBA},
 	{"INSERT, SELECT (id, created_at)", "TABLE %1$s.idem_outbox", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_outbox_default()", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_subscribe(pg_catalog.text, pg_catalog.text[], pg_catalog.int4, "
 		"pg_catalog.text, pg_catalog.bool)", CONSUMER | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_fetch(pg_catalog.text, pg_catalog.int4, pg_catalog.interval, pg_catalog.int8)", CONSUMER | DBA},

@@ -30,7 +30,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_delivered(bigint)',
 	'function idem_consume(text,text)',
 	'function idem_consume_seq(text,bigint,bigint)',
-	'view idem_outbox', 'view idem_consumers', 'function idem_outbox_insert()', 'function idem_outbox_refuse()',
+	'view idem_outbox', 'view idem_consumers', 'function idem_outbox_insert()', 'function idem_outbox_refuse()', 'function idem_outbox_default()',
 	'sequence idem_outbox_ids', 'table idem_subscriptions',
 	'table idem_keys_0', 'table idem_keys_1', 'table idem_keys_2', 'table idem_keys_3',
 	'table idem_inbox_0', 'table idem_inbox_1', 'table idem_inbox_2', 'table idem_inbox_3',
