@@ -23,11 +23,9 @@ CREATE TABLE idem_keys_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_1 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_2 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_keys_3 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_keys_0_digest ON idem_keys_0 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_1_digest ON idem_keys_1 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_2_digest ON idem_keys_2 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_keys_3_digest ON idem_keys_3 USING hash (digest pg_catalog.int8_ops);
 
 -- rows that may outlive the ring
 CREATE TABLE idem_pinned (LIKE idem_keys_0) USING heap;
@@ -46,7 +44,7 @@ CREATE TABLE idem_ring (
 	emptied pg_catalog.xid8 NOT NULL
 ) USING heap;
 INSERT INTO idem_ring VALUES
-	('keys', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0');
+	('keys', 0, 0, pg_catalog.now(), '{86400,0,0}', '{infinity,-infinity,-infinity}', '0');
 
 CREATE FUNCTION idem_ring_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON FUNCTION idem_ring_changed() FROM PUBLIC;
@@ -59,14 +57,12 @@ FOR EACH STATEMENT EXECUTE FUNCTION idem_ring_changed();
 ALTER TABLE idem_keys_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_keys_3 REPLICA IDENTITY FULL;
 ALTER TABLE idem_pinned REPLICA IDENTITY FULL;
 ALTER TABLE idem_ring REPLICA IDENTITY FULL;
 
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_keys_3', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_pinned', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0');
 
@@ -175,7 +171,6 @@ SELECT k.scope, k.key, 'completed'::pg_catalog.text AS status, 1 AS attempt, k.r
 FROM (SELECT * FROM idem_keys_0
       UNION ALL SELECT * FROM idem_keys_1
       UNION ALL SELECT * FROM idem_keys_2
-      UNION ALL SELECT * FROM idem_keys_3
       UNION ALL SELECT * FROM idem_pinned) AS k
 WHERE k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_keys IS
@@ -203,11 +198,11 @@ WITH ring AS (
 	SELECT g.generation, g.relid, g.generation OPERATOR(pg_catalog.=) r.current::pg_catalog.int4 AS is_current,
 	       (r.ends_at)[g.generation OPERATOR(pg_catalog.+) 1] AS ends_at,
 	       r.opened_at OPERATOR(pg_catalog.+)
-	           pg_catalog.make_interval(secs => (r.ttl)[g.generation OPERATOR(pg_catalog.+) 1]::pg_catalog.float8 OPERATOR(pg_catalog./) 2::pg_catalog.float8) AS advance_at,
+	           pg_catalog.make_interval(secs => (r.ttl)[g.generation OPERATOR(pg_catalog.+) 1]) AS advance_at,
 	       pg_catalog.pg_relation_size(g.relid) OPERATOR(pg_catalog.=) 0::pg_catalog.int8 AS is_empty
 	FROM ring AS r,
 	     (VALUES (0, 'idem_keys_0'::pg_catalog.regclass), (1, 'idem_keys_1'::pg_catalog.regclass),
-	             (2, 'idem_keys_2'::pg_catalog.regclass), (3, 'idem_keys_3'::pg_catalog.regclass))
+	             (2, 'idem_keys_2'::pg_catalog.regclass))
 	         AS g (generation, relid)
 )
 SELECT 'keys'::pg_catalog.text AS store, g.generation,
@@ -247,7 +242,6 @@ BEGIN ATOMIC
 		SELECT 0 AS generation, * FROM idem_keys_0
 		UNION ALL SELECT 1, * FROM idem_keys_1
 		UNION ALL SELECT 2, * FROM idem_keys_2
-		UNION ALL SELECT 3, * FROM idem_keys_3
 		UNION ALL SELECT NULL, * FROM idem_pinned
 	), live AS (
 		SELECT * FROM stored WHERE expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
@@ -281,8 +275,7 @@ BEGIN ATOMIC
 	FROM pg_catalog.pg_index AS i
 	WHERE i.indrelid OPERATOR(pg_catalog.=) ANY (ARRAY[
 	          'idem_keys_0'::pg_catalog.regclass::pg_catalog.oid, 'idem_keys_1'::pg_catalog.regclass::pg_catalog.oid,
-	          'idem_keys_2'::pg_catalog.regclass::pg_catalog.oid, 'idem_keys_3'::pg_catalog.regclass::pg_catalog.oid,
-	          'idem_pinned'::pg_catalog.regclass::pg_catalog.oid])
+	          'idem_keys_2'::pg_catalog.regclass::pg_catalog.oid, 'idem_pinned'::pg_catalog.regclass::pg_catalog.oid])
 	  AND NOT i.indisvalid;
 END;
 REVOKE ALL ON FUNCTION idem_verify() FROM PUBLIC;

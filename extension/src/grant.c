@@ -42,7 +42,6 @@ static const struct
 	{"SELECT", "TABLE %s.idem_keys_0", DBA},
 	{"SELECT", "TABLE %s.idem_keys_1", DBA},
 	{"SELECT", "TABLE %s.idem_keys_2", DBA},
-	{"SELECT", "TABLE %s.idem_keys_3", DBA},
 	{"SELECT", "TABLE %s.idem_pinned", DBA},
 };
 

@@ -383,12 +383,12 @@ ring_turn(void)
 	}
 
 	/*
-	 * A generation takes rows for half the ttl, so three hold all that live
-	 * and the fourth can be emptied meanwhile.  Where that was held up, the
+	 * A generation takes rows for as long as they live, so two hold all that do
+	 * and the third can be emptied meanwhile.  Where that was held up, the
 	 * current one just goes on.
 	 */
 	next = (ring.current + 1) % KEY_GENERATIONS;
-	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC / 2)
+	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) &&
 			is_empty(idem_tables()->generation[next].heap))

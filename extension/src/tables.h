@@ -7,7 +7,7 @@
 
 #include "idem.h"
 
-#define KEY_GENERATIONS 4
+#define KEY_GENERATIONS 3
 
 /* columns shared by every table that holds keys */
 typedef enum KeyColumn

@@ -14,7 +14,7 @@ SELECT is(pg_temp.columns('idem_holders'),
 SELECT is(pg_temp.columns('idem_stores'),
 	'store text, generation integer, rows bigint, bytes bigint, next_rotation timestamp with time zone, blocked_by integer[]', 'idem_stores');
 SELECT set_eq($$SELECT store, generation FROM idem_stores$$,
-	$$VALUES ('keys', 0), ('keys', 1), ('keys', 2), ('keys', 3), ('pinned', NULL)$$, 'a row for each generation and for idem_pinned');
+	$$VALUES ('keys', 0), ('keys', 1), ('keys', 2), ('pinned', NULL)$$, 'a row for each generation and for idem_pinned');
 SELECT is_empty($$
 	SELECT attrelid::regclass, attname FROM pg_attribute
 	WHERE attrelid IN ('idem_keys'::regclass, 'idem_keys_0'::regclass, 'idem_pinned'::regclass)

@@ -13,7 +13,7 @@ $primary->start;
 $primary->safe_psql('postgres', <<'EOF');
 ALTER DATABASE postgres SET idem.key_ttl = '1s';
 CREATE EXTENSION idem;
-UPDATE idem_ring SET ttl = '{1,0,0,0}';
+UPDATE idem_ring SET ttl = '{1,0,0}';
 CREATE TABLE orders (key text);
 CREATE FUNCTION place(k text, ttl interval = '1 day') RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
