@@ -23,11 +23,9 @@ CREATE TABLE idem_keys_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_1 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_2 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_keys_3 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_keys_0_digest ON idem_keys_0 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_1_digest ON idem_keys_1 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_2_digest ON idem_keys_2 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_keys_3_digest ON idem_keys_3 USING hash (digest pg_catalog.int8_ops);
 
 -- rows that may outlive the ring
 CREATE TABLE idem_pinned (LIKE idem_keys_0) USING heap;
@@ -50,11 +48,11 @@ CREATE TABLE idem_ring (
 	emptied pg_catalog.xid8 NOT NULL
 ) USING heap;
 INSERT INTO idem_ring VALUES
-	('keys', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('inbox', 0, 0, pg_catalog.now(), '{1209600,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('outbox', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('positions', 0, 0, pg_catalog.now(), '{60,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('watermarks', 0, 0, pg_catalog.now(), '{60,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0');
+	('keys', 0, 0, pg_catalog.now(), '{86400,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('inbox', 0, 0, pg_catalog.now(), '{1209600,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('outbox', 0, 0, pg_catalog.now(), '{86400,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('positions', 0, 0, pg_catalog.now(), '{60,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('watermarks', 0, 0, pg_catalog.now(), '{60,0,0}', '{infinity,-infinity,-infinity}', '0');
 
 CREATE FUNCTION idem_ring_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON FUNCTION idem_ring_changed() FROM PUBLIC;
@@ -67,14 +65,12 @@ FOR EACH STATEMENT EXECUTE FUNCTION idem_ring_changed();
 ALTER TABLE idem_keys_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_keys_3 REPLICA IDENTITY FULL;
 ALTER TABLE idem_pinned REPLICA IDENTITY FULL;
 ALTER TABLE idem_ring REPLICA IDENTITY FULL;
 
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_keys_3', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_pinned', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0');
 
@@ -183,7 +179,6 @@ SELECT k.scope, k.key, 'completed'::pg_catalog.text AS status, 1 AS attempt, k.r
 FROM (SELECT * FROM idem_keys_0
       UNION ALL SELECT * FROM idem_keys_1
       UNION ALL SELECT * FROM idem_keys_2
-      UNION ALL SELECT * FROM idem_keys_3
       UNION ALL SELECT * FROM idem_pinned) AS k
 WHERE k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_keys IS
@@ -226,30 +221,24 @@ CREATE TABLE idem_outbox_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_outbox_1 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_outbox_2 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_outbox_3 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_outbox_0_id ON idem_outbox_0 USING btree (id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_1_id ON idem_outbox_1 USING btree (id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_2_id ON idem_outbox_2 USING btree (id pg_catalog.int8_ops);
-CREATE INDEX idem_outbox_3_id ON idem_outbox_3 USING btree (id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_0_xid ON idem_outbox_0 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_1_xid ON idem_outbox_1 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_2_xid ON idem_outbox_2 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
-CREATE INDEX idem_outbox_3_xid ON idem_outbox_3 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 ALTER TABLE idem_outbox_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_outbox_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_outbox_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_outbox_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_outbox_3', '');
 
 CREATE VIEW idem_outbox AS
 SELECT m.id, m.topic, m.key, m.type, m.payload, m.headers, m.created_at
 FROM (SELECT * FROM idem_outbox_0
       UNION ALL SELECT * FROM idem_outbox_1
-      UNION ALL SELECT * FROM idem_outbox_2
-      UNION ALL SELECT * FROM idem_outbox_3) AS m;
+      UNION ALL SELECT * FROM idem_outbox_2) AS m;
 COMMENT ON VIEW idem_outbox IS
 $$Every message that is kept, and where to INSERT new ones: (topic, key, type, payload, headers), as with idem_publish(); RETURNING id works. Messages are neither updated nor deleted.$$;
 
@@ -341,19 +330,15 @@ CREATE TABLE idem_positions_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_positions_1 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_positions_2 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_positions_3 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_positions_0_n ON idem_positions_0 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 CREATE INDEX idem_positions_1_n ON idem_positions_1 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 CREATE INDEX idem_positions_2_n ON idem_positions_2 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
-CREATE INDEX idem_positions_3_n ON idem_positions_3 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 ALTER TABLE idem_positions_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_positions_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_positions_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_positions_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_positions_3', '');
 
 -- ---------------------------------------------------------------------------
 -- Consumers: what they call
@@ -467,8 +452,7 @@ BEGIN ATOMIC
 	            THEN 'delivered'::pg_catalog.text ELSE 'pending'::pg_catalog.text END
 	FROM (SELECT * FROM idem_outbox_0
 	      UNION ALL SELECT * FROM idem_outbox_1
-	      UNION ALL SELECT * FROM idem_outbox_2
-	      UNION ALL SELECT * FROM idem_outbox_3) AS m, idem_subscriptions AS s
+	      UNION ALL SELECT * FROM idem_outbox_2) AS m, idem_subscriptions AS s
 	WHERE m.id OPERATOR(pg_catalog.=) $1
 	  AND (s.topics IS NULL OR m.topic OPERATOR(pg_catalog.=) ANY (s.topics))
 	  AND (m.created_at OPERATOR(pg_catalog.>=) s.since OR NOT idem_is_past(s.consumer, m.era, m.xid, m.id))
@@ -490,19 +474,15 @@ CREATE TABLE idem_inbox_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_inbox_1 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_inbox_2 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_inbox_3 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_inbox_0_digest ON idem_inbox_0 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_inbox_1_digest ON idem_inbox_1 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_inbox_2_digest ON idem_inbox_2 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_inbox_3_digest ON idem_inbox_3 USING hash (digest pg_catalog.int8_ops);
 ALTER TABLE idem_inbox_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_inbox_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_inbox_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_inbox_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_inbox_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_inbox_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_inbox_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_inbox_3', '');
 
 -- rows are only added; the highest seq of a lane counts (latest.c)
 CREATE TABLE idem_watermarks_0 (
@@ -512,19 +492,15 @@ CREATE TABLE idem_watermarks_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_watermarks_1 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_watermarks_2 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_watermarks_3 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_watermarks_0_seq ON idem_watermarks_0 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
 CREATE INDEX idem_watermarks_1_seq ON idem_watermarks_1 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
 CREATE INDEX idem_watermarks_2_seq ON idem_watermarks_2 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
-CREATE INDEX idem_watermarks_3_seq ON idem_watermarks_3 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
 ALTER TABLE idem_watermarks_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_watermarks_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_watermarks_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_watermarks_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_3', '');
 
 CREATE FUNCTION idem_consume(source text, message_id text) RETURNS boolean
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -567,10 +543,10 @@ WITH ring AS (
 	SELECT r.store, g.generation, t.relid, g.generation OPERATOR(pg_catalog.=) r.current::pg_catalog.int4 AS is_current,
 	       (r.ends_at)[g.generation OPERATOR(pg_catalog.+) 1] AS ends_at,
 	       r.opened_at OPERATOR(pg_catalog.+)
-	           pg_catalog.make_interval(secs => (r.ttl)[g.generation OPERATOR(pg_catalog.+) 1]::pg_catalog.float8 OPERATOR(pg_catalog./) 2::pg_catalog.float8) AS advance_at,
+	           pg_catalog.make_interval(secs => (r.ttl)[g.generation OPERATOR(pg_catalog.+) 1]) AS advance_at,
 	       pg_catalog.pg_relation_size(t.relid) OPERATOR(pg_catalog.=) 0::pg_catalog.int8 AS is_empty
 	FROM ring AS r,
-	     pg_catalog.generate_series(0, 3) AS g (generation),
+	     pg_catalog.generate_series(0, 2) AS g (generation),
 	     LATERAL (SELECT c.oid::pg_catalog.regclass AS relid FROM pg_catalog.pg_class AS c
 	              WHERE c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('idem_', r.store, '_', g.generation)::pg_catalog.name
 	                AND c.relnamespace OPERATOR(pg_catalog.=)
@@ -615,7 +591,6 @@ BEGIN ATOMIC
 		SELECT 0 AS generation, * FROM idem_keys_0
 		UNION ALL SELECT 1, * FROM idem_keys_1
 		UNION ALL SELECT 2, * FROM idem_keys_2
-		UNION ALL SELECT 3, * FROM idem_keys_3
 		UNION ALL SELECT NULL, * FROM idem_pinned
 	), live AS (
 		SELECT * FROM stored WHERE expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
@@ -623,12 +598,10 @@ BEGIN ATOMIC
 		SELECT 0 AS generation, * FROM idem_outbox_0
 		UNION ALL SELECT 1, * FROM idem_outbox_1
 		UNION ALL SELECT 2, * FROM idem_outbox_2
-		UNION ALL SELECT 3, * FROM idem_outbox_3
 	), position AS (
 		SELECT * FROM idem_positions_0
 		UNION ALL SELECT * FROM idem_positions_1
 		UNION ALL SELECT * FROM idem_positions_2
-		UNION ALL SELECT * FROM idem_positions_3
 	), newest AS (
 		SELECT DISTINCT ON (consumer, lane) * FROM position
 		ORDER BY consumer USING OPERATOR(pg_catalog.<), lane USING OPERATOR(pg_catalog.<), n USING OPERATOR(pg_catalog.>)
@@ -636,7 +609,6 @@ BEGIN ATOMIC
 		SELECT 0 AS generation, * FROM idem_inbox_0
 		UNION ALL SELECT 1, * FROM idem_inbox_1
 		UNION ALL SELECT 2, * FROM idem_inbox_2
-		UNION ALL SELECT 3, * FROM idem_inbox_3
 	), drawn AS (
 		SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last_id FROM idem_outbox_ids
 	)

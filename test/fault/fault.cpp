@@ -285,7 +285,7 @@ int run(const settings& set) {
     insistent db{"reader"};
     db.exec("CREATE EXTENSION idem");
     // A shorter idem.key_ttl counts from the next turn on, which would be in twelve hours.
-    db.exec("UPDATE idem_ring SET ttl = '{3,0,0,0}' WHERE store = 'keys'");
+    db.exec("UPDATE idem_ring SET ttl = '{3,0,0}' WHERE store = 'keys'");
     db.exec(schema);
 
     idem::test::proxy proxy{

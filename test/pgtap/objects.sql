@@ -32,11 +32,11 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_consume_seq(text,bigint,bigint)',
 	'view idem_outbox', 'view idem_consumers', 'function idem_outbox_insert()', 'function idem_outbox_refuse()', 'function idem_outbox_default()',
 	'sequence idem_outbox_ids', 'table idem_subscriptions',
-	'table idem_keys_0', 'table idem_keys_1', 'table idem_keys_2', 'table idem_keys_3',
-	'table idem_inbox_0', 'table idem_inbox_1', 'table idem_inbox_2', 'table idem_inbox_3',
-	'table idem_outbox_0', 'table idem_outbox_1', 'table idem_outbox_2', 'table idem_outbox_3',
-	'table idem_positions_0', 'table idem_positions_1', 'table idem_positions_2', 'table idem_positions_3',
-	'table idem_watermarks_0', 'table idem_watermarks_1', 'table idem_watermarks_2', 'table idem_watermarks_3',
+	'table idem_keys_0', 'table idem_keys_1', 'table idem_keys_2',
+	'table idem_inbox_0', 'table idem_inbox_1', 'table idem_inbox_2',
+	'table idem_outbox_0', 'table idem_outbox_1', 'table idem_outbox_2',
+	'table idem_positions_0', 'table idem_positions_1', 'table idem_positions_2',
+	'table idem_watermarks_0', 'table idem_watermarks_1', 'table idem_watermarks_2',
 	'table idem_pinned', 'table idem_ring', 'function idem_ring_changed()'
 ], 'the extension''s objects');
 SELECT is_empty($$SELECT object FROM pg_temp.member WHERE object !~ '^\w+ idem_'$$, 'all are called idem_something');
@@ -59,23 +59,18 @@ $$, $$VALUES
 	('idem_keys_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_keys_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_keys_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
-	('idem_keys_3', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_inbox_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_inbox_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_inbox_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
-	('idem_inbox_3', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_outbox_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_outbox_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_outbox_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
-	('idem_outbox_3', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_positions_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_positions_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_positions_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
-	('idem_positions_3', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_watermarks_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_watermarks_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_watermarks_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
-	('idem_watermarks_3', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_subscriptions', 'f', 'p', NULL, NULL),
 	('idem_pinned', 'f', 'p', NULL, NULL),
 	('idem_ring', 'f', 'p', NULL, NULL)
@@ -87,7 +82,7 @@ $$, $$
 	FROM (VALUES ('idem_keys', 'digest', 'hash (digest)'), ('idem_inbox', 'digest', 'hash (digest)'),
 	             ('idem_outbox', 'id', 'btree (id)'), ('idem_outbox', 'xid', 'btree (xid, id)'),
 	             ('idem_positions', 'n', 'btree (consumer, lane, n)'), ('idem_watermarks', 'seq', 'btree (source, lane, seq)')) AS i (t, suffix, keys),
-	     generate_series(0, 3) AS g, pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
+	     generate_series(0, 2) AS g, pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
 	WHERE extname = 'idem'
 	UNION ALL
 	SELECT format(index, n.nspname)
