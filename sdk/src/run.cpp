@@ -11,7 +11,6 @@
 #include <random>
 #include <thread>
 #include <utility>
-#include <vector>
 
 namespace idem {
 
@@ -79,11 +78,8 @@ std::string begin_sql(const run_options& options) {
     return sql + "; ";
 }
 
-// When this transaction claimed: `claimed_at` of the row that it stores lies in between, and that of no other.
-struct claim_time {
-    std::string from, to; // seconds, as SQL numbers
-};
-constexpr std::string_view claim_time_columns = ", extract(epoch FROM now()), extract(epoch FROM clock_timestamp())";
+// A moment just after the claim, as no setting changes it and as bytea compares: big-endian, and positive since 2000.
+constexpr std::string_view claimed_by_column = ", timestamptz_send(clock_timestamp())";
 
 // One call of run.
 class loop {
@@ -120,8 +116,7 @@ private:
     // One transaction. Empty: no answer yet, ask again.
     std::optional<outcome> attempt() {
         if (!client_.connected()) client_.reconnect(options_.response_timeout);
-        claim_time claimed_at;
-        const claim_result claim = begin(claimed_at);
+        const claim_result claim = begin();
         if (claim.status() == claim_status::completed) {
             const run_status whose = in_doubt_ && stored_is_ours() ? run_status::executed : run_status::replayed;
             end_transaction();
@@ -138,24 +133,25 @@ private:
         if (attempts_ > 0 && attempts_ >= options_.max_attempts) std::rethrow_exception(failure_);
         ++attempts_;
         const std::string response = work_.body(client_, options_.response_timeout);
-        return commit(response, std::move(claimed_at));
+        return commit(response);
     }
 
-    claim_result begin(claim_time& claimed_at) {
+    claim_result begin() {
         PGconn* const connection = client_.connection();
         const claim_options options{options_.scope, options_.wait, options_.ttl};
         const detail::reply answer =
             detail::ask(connection,
                         begin_sql(options_) + detail::claim_sql(quote(key_), request_ ? quote(*request_) : "NULL",
-                                                                quote(options_.scope), options, claim_time_columns),
+                                                                quote(options_.scope), options, claimed_by_column),
                         options_.response_timeout + options_.wait.value_or(milliseconds{0}));
         answer.check(connection);
         const result& row = answer.results.back();
-        claimed_at = {std::string{row.text(0, 3)}, std::string{row.text(0, 4)}};
-        return detail::read_claim(row);
+        claim_result claim = detail::read_claim(row);
+        if (claim) claimed_by_ = row.text(0, 3);
+        return claim;
     }
 
-    std::optional<outcome> commit(const std::string& response, claim_time claimed_at) {
+    std::optional<outcome> commit(const std::string& response) {
         PGconn* const connection = client_.connection();
         check_open(connection);
         const std::string sql = detail::complete_sql(quote(key_), quote(response), quote(options_.scope)) + "; COMMIT";
@@ -179,7 +175,6 @@ private:
 
         ++doubts_;
         in_doubt_ = ours_may_hold_it_ = true;
-        doubtful_.push_back(std::move(claimed_at));
         failure_ = std::make_exception_ptr(error{"COMMIT was not confirmed " + trouble, sqlstate::connection_lost});
         return std::nullopt;
     }
@@ -196,16 +191,15 @@ private:
         detail::throw_lost(connection, "the connection was lost in the callback");
     }
 
-    // Was the response that a claim has just found stored by one of our transactions in doubt? Asked within the
-    // claim's transaction.
+    // Was the response that a claim has just found stored by our transaction in doubt? Our last claim found the key
+    // free and kept it locked, so any other that was stored is of a later claim. Asked within the claim's transaction.
     bool stored_is_ours() {
         PGconn* const connection = client_.connection();
-        std::string sql = "SELECT false";
-        for (const auto& [from, to] : doubtful_)
-            sql.append(" OR claimed BETWEEN ").append(from).append(" AND ").append(to);
-        sql.append(" FROM (SELECT extract(epoch FROM claimed_at) FROM idem_status(").append(quote(key_));
-        sql.append(", ").append(quote(options_.scope)).append(")) AS stored(claimed)");
-        const detail::reply answer = detail::ask(connection, sql, options_.response_timeout);
+        const detail::reply answer =
+            detail::ask(connection,
+                        "SELECT timestamptz_send(claimed_at) <= " + quote(claimed_by_) + " FROM idem_status(" +
+                            quote(key_) + ", " + quote(options_.scope) + ")",
+                        options_.response_timeout);
         answer.check(connection);
         return answer.results.back().text(0, 0) == "t";
     }
@@ -275,8 +269,8 @@ private:
     int attempts_ = 0, doubts_ = 0, tries_ = 0;
     bool in_doubt_ = false;         // a COMMIT of ours has not been answered
     bool ours_may_hold_it_ = false; // a transaction of ours that we lost may still be open on the server
-    std::vector<claim_time> doubtful_{};
-    std::exception_ptr failure_{}; // the last one
+    std::string claimed_by_{};      // see claimed_by_column, of our last claim that found the key free
+    std::exception_ptr failure_{};  // the last one
 };
 
 } // namespace
