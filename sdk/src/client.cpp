@@ -42,7 +42,12 @@ bool reset(PGconn* connection, std::chrono::milliseconds patience) {
 
 } // namespace
 
-client::client(std::string conninfo) : conninfo_{std::move(conninfo)}, owned_{true} { reconnect({}); }
+client::client(std::string conninfo)
+    : conninfo_{std::move(conninfo)},
+      owned_{true},
+      statements_{statements::to_prepare} {
+    reconnect({});
+}
 
 client::client(PGconn* borrowed) : connection_{borrowed} {}
 
@@ -50,12 +55,14 @@ client::client(client&& other) noexcept
     : conninfo_{std::move(other.conninfo_)},
       connection_{std::exchange(other.connection_, nullptr)},
       owned_{std::exchange(other.owned_, false)},
+      statements_{other.statements_},
       companion_{std::move(other.companion_)} {}
 
 client& client::operator=(client&& other) noexcept {
     std::swap(conninfo_, other.conninfo_);
     std::swap(connection_, other.connection_);
     std::swap(owned_, other.owned_);
+    std::swap(statements_, other.statements_);
     std::swap(companion_, other.companion_);
     return *this;
 }
@@ -80,6 +87,7 @@ void client::reconnect(std::chrono::milliseconds patience) {
     disconnect();
     if (owned_) {
         connection_ = open(conninfo_);
+        if (statements_ == statements::prepared) statements_ = statements::to_prepare;
         if (connected()) return;
     } else if (reset(connection_, patience)) {
         return;

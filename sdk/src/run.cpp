@@ -1,6 +1,7 @@
 #include <idem/run.hpp>
 
 #include <idem/detail/sql.hpp>
+#include <idem/version.hpp>
 
 #include "wire.hpp"
 
@@ -11,7 +12,6 @@
 #include <random>
 #include <thread>
 #include <utility>
-#include <vector>
 
 namespace idem {
 
@@ -68,27 +68,44 @@ private:
     bool installed_ = false, warned_ = false;
 };
 
-std::string begin_sql(const run_options& options) {
+std::string begin_sql(std::optional<isolation> level) {
+    static constexpr std::array levels{"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"};
     std::string sql = "BEGIN";
-    if (options.isolation) {
-        static constexpr std::array levels{"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"};
-        sql.append(" ISOLATION LEVEL ").append(levels[static_cast<std::size_t>(*options.isolation)]);
-    }
-    if (options.idle_timeout.count() > 0)
-        sql += "; SET LOCAL idle_in_transaction_session_timeout = " + std::to_string(options.idle_timeout.count());
+    if (level) sql.append(" ISOLATION LEVEL ").append(levels[static_cast<std::size_t>(*level)]);
     return sql + "; ";
 }
 
-// When this transaction claimed: `claimed_at` of the row that it stores lies in between, and that of no other.
-struct claim_time {
-    std::string from, to; // seconds, as SQL numbers
-};
-constexpr std::string_view claim_time_columns = ", extract(epoch FROM now()), extract(epoch FROM clock_timestamp())";
+// The claim, and with it the bound of the transaction's idle time (which SET LOCAL would do, a statement more). Its
+// fourth column is a moment just after the claim, which no setting changes and which compares as bytea: big-endian, and
+// positive since 2000.
+std::string run_claim_sql(std::string_view key, std::string_view request, std::string_view scope, std::string_view wait,
+                          std::string_view ttl, std::string_view idle) {
+    std::string sql = "SELECT status, response, cacheable_until, timestamptz_send(clock_timestamp()), CASE WHEN ";
+    sql.append(idle).append("::text IS NOT NULL THEN set_config('idle_in_transaction_session_timeout', ").append(idle);
+    return sql + ", true) END FROM " + detail::call_sql("idem_claim", {key, request, scope, wait, ttl, "NULL"});
+}
+
+// Both statements of run, prepared in SQL and not in the protocol: there a statement is several messages, of which a
+// connection that dies may bring only some, and a server that awaits the rest counts no idle time.
+constexpr std::string_view claim_name = "\"idem_claim_" IDEM_VERSION "\"";
+constexpr std::string_view complete_name = "\"idem_complete_" IDEM_VERSION "\"";
+std::string prepare_sql() {
+    std::string sql = "PREPARE ";
+    sql.append(claim_name).append("(text, jsonb, text, interval, interval, text) AS ");
+    sql.append(run_claim_sql("$1", "$2", "$3", "$4", "$5", "$6")).append("; PREPARE ");
+    sql.append(complete_name).append("(text, jsonb, text) AS ").append(detail::complete_sql("$1", "$2", "$3"));
+    return sql + "; ";
+}
+std::string execute_sql(std::string_view name, std::initializer_list<std::string_view> arguments) {
+    return "EXECUTE " + detail::call_sql(name, arguments);
+}
+
+} // namespace
 
 // One call of run.
-class loop {
+class detail::loop {
 public:
-    loop(client& on, std::string_view key, std::optional<std::string_view> request, const detail::work& work,
+    loop(client& on, std::string_view key, std::optional<std::string_view> request, const work& work,
          const run_options& options)
         : client_{on},
           key_{key},
@@ -119,9 +136,7 @@ public:
 private:
     // One transaction. Empty: no answer yet, ask again.
     std::optional<outcome> attempt() {
-        if (!client_.connected()) client_.reconnect(options_.response_timeout);
-        claim_time claimed_at;
-        const claim_result claim = begin(claimed_at);
+        const claim_result claim = begin();
         if (claim.status() == claim_status::completed) {
             const run_status whose = in_doubt_ && stored_is_ours() ? run_status::executed : run_status::replayed;
             end_transaction();
@@ -138,48 +153,81 @@ private:
         if (attempts_ > 0 && attempts_ >= options_.max_attempts) std::rethrow_exception(failure_);
         ++attempts_;
         const std::string response = work_.body(client_, options_.response_timeout);
-        return commit(response, std::move(claimed_at));
+        return commit(response);
     }
 
-    claim_result begin(claim_time& claimed_at) {
-        PGconn* const connection = client_.connection();
-        const claim_options options{options_.scope, options_.wait, options_.ttl};
-        const detail::reply answer =
-            detail::ask(connection,
-                        begin_sql(options_) + detail::claim_sql(quote(key_), request_ ? quote(*request_) : "NULL",
-                                                                quote(options_.scope), options, claim_time_columns),
-                        options_.response_timeout + options_.wait.value_or(milliseconds{0}));
-        answer.check(connection);
+    claim_result begin() {
+        reply answer = ask_to_claim();
+        if (unprepared_by(answer)) { // before anything was done
+            end_transaction();
+            answer = ask_to_claim();
+        }
+        answer.check(client_.connection());
         const result& row = answer.results.back();
-        claimed_at = {std::string{row.text(0, 3)}, std::string{row.text(0, 4)}};
-        return detail::read_claim(row);
+        claim_result claim = read_claim(row);
+        if (claim) claimed_by_ = row.text(0, 3);
+        return claim;
     }
 
-    std::optional<outcome> commit(const std::string& response, claim_time claimed_at) {
+    reply ask_to_claim() {
+        if (!client_.connected()) client_.reconnect(options_.response_timeout);
+        const std::string key = quote(key_), request = request_ ? quote(*request_) : "NULL";
+        const std::string scope = quote(options_.scope);
+        const std::string wait = interval_sql(options_.wait), ttl = interval_sql(options_.ttl);
+        const std::string idle =
+            options_.idle_timeout.count() > 0 ? "'" + std::to_string(options_.idle_timeout.count()) + "'" : "NULL";
+
+        std::string sql = begin_sql(options_.isolation);
+        const bool preparing = client_.statements_ == client::statements::to_prepare;
+        if (preparing) sql += prepare_sql();
+        sql += client_.statements_ == client::statements::unprepared
+                   ? run_claim_sql(key, request, scope, wait, ttl, idle)
+                   : execute_sql(claim_name, {key, request, scope, wait, ttl, idle});
+        reply answer =
+            ask(client_.connection(), sql, options_.response_timeout + options_.wait.value_or(milliseconds{0}));
+        constexpr std::size_t up_to_claim = 3; // results: BEGIN, PREPARE, PREPARE; then that of the claim
+        if (preparing && answer.results.size() > up_to_claim) client_.statements_ = client::statements::prepared;
+        return answer;
+    }
+
+    // Did it fail because our statements are not prepared on this connection (any more), or others under their names?
+    // Then this client does without.
+    bool unprepared_by(const reply& answer) {
+        if (client_.statements_ == client::statements::unprepared ||
+            (answer.sqlstate() != "26000" && answer.sqlstate() != "42P05"))
+            return false;
+        client_.statements_ = client::statements::unprepared;
+        return true;
+    }
+
+    std::optional<outcome> commit(const std::string& response) {
         PGconn* const connection = client_.connection();
         check_open(connection);
-        const std::string sql = detail::complete_sql(quote(key_), quote(response), quote(options_.scope)) + "; COMMIT";
+        const std::string key = quote(key_), stored = quote(response), scope = quote(options_.scope);
+        const std::string complete = client_.statements_ == client::statements::prepared
+                                         ? execute_sql(complete_name, {key, stored, scope})
+                                         : complete_sql(key, stored, scope);
         bool replicated = true; // as far as we know
-        detail::reply answer;
+        reply answer;
         {
             const replication_watch watch{connection};
-            answer = detail::ask(connection, sql, options_.response_timeout);
+            answer = ask(connection, complete + "; COMMIT", options_.response_timeout);
             replicated = !watch.warned();
         }
-        const std::string trouble = detail::message_of(connection);
+        const std::string trouble = message_of(connection);
         if (!answer.whole) client_.disconnect();
 
         const auto says_commit = [](const result& each) { return each.tag() == "COMMIT"; };
         if (replicated && std::any_of(answer.results.begin(), answer.results.end(), says_commit))
             return outcome{run_status::executed, std::string{answer.results.front().text(0, 0)}, attempts_, doubts_};
         if (replicated && answer.whole) { // refused, by an error or by a ROLLBACK in COMMIT's place
+            again_unprepared_ = unprepared_by(answer);
             answer.check(connection);
             throw error{"COMMIT was answered with ROLLBACK", "40000"};
         }
 
         ++doubts_;
         in_doubt_ = ours_may_hold_it_ = true;
-        doubtful_.push_back(std::move(claimed_at));
         failure_ = std::make_exception_ptr(error{"COMMIT was not confirmed " + trouble, sqlstate::connection_lost});
         return std::nullopt;
     }
@@ -193,19 +241,17 @@ private:
         case PQTRANS_ACTIVE: throw error{"the callback left a command in progress", "55000"};
         case PQTRANS_UNKNOWN: break;
         }
-        detail::throw_lost(connection, "the connection was lost in the callback");
+        throw_lost(connection, "the connection was lost in the callback");
     }
 
-    // Was the response that a claim has just found stored by one of our transactions in doubt? Asked within the
-    // claim's transaction.
+    // Was the response that a claim has just found stored by our transaction in doubt? Our last claim found the key
+    // free and kept it locked, so any other that was stored is of a later claim. Asked within the claim's transaction.
     bool stored_is_ours() {
         PGconn* const connection = client_.connection();
-        std::string sql = "SELECT false";
-        for (const auto& [from, to] : doubtful_)
-            sql.append(" OR claimed BETWEEN ").append(from).append(" AND ").append(to);
-        sql.append(" FROM (SELECT extract(epoch FROM claimed_at) FROM idem_status(").append(quote(key_));
-        sql.append(", ").append(quote(options_.scope)).append(")) AS stored(claimed)");
-        const detail::reply answer = detail::ask(connection, sql, options_.response_timeout);
+        const reply answer = ask(connection,
+                                 "SELECT timestamptz_send(claimed_at) <= " + quote(claimed_by_) + " FROM idem_status(" +
+                                     quote(key_) + ", " + quote(options_.scope) + ")",
+                                 options_.response_timeout);
         answer.check(connection);
         return answer.results.back().text(0, 0) == "t";
     }
@@ -217,7 +263,7 @@ private:
             const PGTransactionStatusType status = PQtransactionStatus(connection);
             if (status == PQTRANS_IDLE) return;
             const bool open = status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
-            if (open && detail::ask(connection, "ROLLBACK", options_.response_timeout).whole) return;
+            if (open && ask(connection, "ROLLBACK", options_.response_timeout).whole) return;
         } catch (...) {} // out of memory: the connection is dropped
         client_.disconnect();
     }
@@ -230,7 +276,8 @@ private:
                                                    sqlstate->starts_with("57P")); // the server went away
         if (lost) ours_may_hold_it_ = true;
         const bool collided = *sqlstate == sqlstate::serialization_failure || *sqlstate == sqlstate::deadlock_detected;
-        return (lost || collided) && attempts_ < options_.max_attempts && clock::now() < deadline_;
+        const bool unprepared = std::exchange(again_unprepared_, false);
+        return (lost || collided || unprepared) && attempts_ < options_.max_attempts && clock::now() < deadline_;
     }
 
     outcome give_up() {
@@ -268,18 +315,17 @@ private:
     client& client_;
     const std::string_view key_;
     const std::optional<std::string_view> request_;
-    const detail::work& work_;
+    const work& work_;
     const run_options& options_;
     const clock::time_point deadline_;
 
     int attempts_ = 0, doubts_ = 0, tries_ = 0;
     bool in_doubt_ = false;         // a COMMIT of ours has not been answered
     bool ours_may_hold_it_ = false; // a transaction of ours that we lost may still be open on the server
-    std::vector<claim_time> doubtful_{};
-    std::exception_ptr failure_{}; // the last one
+    bool again_unprepared_ = false; // our statement was gone when it came to completing
+    std::string claimed_by_{};      // see run_claim_sql; of our last claim that found the key free
+    std::exception_ptr failure_{};  // the last one
 };
-
-} // namespace
 
 outcome::outcome(run_status status, std::string response, int attempts, int in_doubt)
     : status_{status},

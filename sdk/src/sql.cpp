@@ -15,12 +15,18 @@ constexpr std::array statuses{std::pair{claim_status::claimed, std::string_view{
                               std::pair{claim_status::mismatch, std::string_view{"mismatch"}},
                               std::pair{claim_status::cancelled, std::string_view{"cancelled"}}};
 
-std::string interval(std::optional<std::chrono::milliseconds> length) {
+} // namespace
+
+std::string_view to_string(claim_status status) noexcept { return statuses[static_cast<std::size_t>(status)].second; }
+
+namespace detail {
+
+std::string interval_sql(std::optional<std::chrono::milliseconds> length) {
     return length ? "'" + std::to_string(length->count()) + " ms'" : "NULL";
 }
 
-std::string call(std::string_view function, std::initializer_list<std::string_view> arguments) {
-    std::string sql{function};
+std::string call_sql(std::string_view name, std::initializer_list<std::string_view> arguments) {
+    std::string sql{name};
     char before = '(';
     for (const std::string_view argument : arguments) {
         (sql += before) += argument;
@@ -29,24 +35,19 @@ std::string call(std::string_view function, std::initializer_list<std::string_vi
     return sql += ')';
 }
 
-} // namespace
-
-std::string_view to_string(claim_status status) noexcept { return statuses[static_cast<std::size_t>(status)].second; }
-
-namespace detail {
-
+// All arguments are given: the defaults of those left out would cost the server more to read than these.
 std::string claim_sql(std::string_view key, std::string_view request, std::string_view scope,
-                      const claim_options& options, std::string_view more_columns) {
-    return "SELECT status, response, cacheable_until" + std::string{more_columns} + " FROM " +
-           call("idem_claim", {key, request, scope, interval(options.wait), interval(options.ttl)});
+                      const claim_options& options) {
+    return "SELECT status, response, cacheable_until FROM " +
+           call_sql("idem_claim", {key, request, scope, interval_sql(options.wait), interval_sql(options.ttl), "NULL"});
 }
 
 std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope) {
-    return call("SELECT idem_complete", {key, response, scope});
+    return call_sql("SELECT idem_complete", {key, response, scope, "NULL"});
 }
 
 std::string release_sql(std::string_view key, std::string_view scope) {
-    return call("SELECT idem_release", {key, scope});
+    return call_sql("SELECT idem_release", {key, scope, "NULL"});
 }
 
 std::string_view no_zero_byte(std::string_view text) {

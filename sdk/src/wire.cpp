@@ -96,12 +96,23 @@ claim_result read_claim(const result& row) {
     return {parse_status(row.text(0, 0)), text(1), text(2)};
 }
 
-void reply::check(const PGconn* connection) const {
+const result* reply::failure() const noexcept {
     // The first is the cause: after it libpq may add that the connection is gone.
     for (const result& each : results)
         if (PQresultStatus(each.get()) == PGRES_FATAL_ERROR || PQresultStatus(each.get()) == PGRES_BAD_RESPONSE)
-            throw_error(each);
+            return &each;
+    return nullptr;
+}
+
+void reply::check(const PGconn* connection) const {
+    if (const result* const failed = failure()) throw_error(*failed);
     if (!whole) throw_lost(connection, "no answer from the server");
+}
+
+std::string_view reply::sqlstate() const noexcept {
+    const result* const failed = failure();
+    const char* const code = failed != nullptr ? PQresultErrorField(failed->get(), PG_DIAG_SQLSTATE) : nullptr;
+    return code != nullptr ? code : "";
 }
 
 bool reply::copying() const noexcept {

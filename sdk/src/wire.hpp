@@ -32,8 +32,13 @@ struct reply {
 
     // Throws unless every statement succeeded.
     void check(const PGconn*) const;
+    // Of the first statement that failed; empty if none did, or if it was the connection.
+    [[nodiscard]] std::string_view sqlstate() const noexcept;
     // It stopped short at a COPY.
     [[nodiscard]] bool copying() const noexcept;
+
+private:
+    [[nodiscard]] const result* failure() const noexcept;
 };
 
 // Sends SQL text, one or more statements in a single message, and collects the reply.

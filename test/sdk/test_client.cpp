@@ -99,6 +99,7 @@ TEST(client, leaves_a_borrowed_connection_open_and_as_it_was) {
     }
     EXPECT_EQ(PQtransactionStatus(session.get()), PQTRANS_IDLE);
     EXPECT_EQ(PQisnonblocking(session.get()), 0);
+    EXPECT_EQ(session.value("SELECT count(*) FROM pg_prepared_statements"), "0");
     session.exec("DO $$ BEGIN RAISE NOTICE 'afterwards'; END $$");
     ASSERT_EQ(notices.size(), 2U);
     EXPECT_NE(notices[0].find("in a trigger"), std::string::npos);

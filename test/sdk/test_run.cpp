@@ -291,6 +291,84 @@ TYPED_TEST(run, reconnects_when_the_server_ends_the_session) {
     EXPECT_EQ(this->calls, 2);
 }
 
+// ---- its own statements, prepared on the connection ----
+
+namespace {
+
+// How often each was executed, within the callback.
+const std::string plans = "SELECT coalesce(string_agg(name || ' ' || generic_plans + custom_plans, ' ' ORDER BY name), "
+                          "'none') FROM pg_prepared_statements WHERE name LIKE 'idem%'";
+std::string used(int claim, int complete) {
+    return "\"idem_claim_" IDEM_VERSION " " + std::to_string(claim) + " idem_complete_" IDEM_VERSION " " +
+           std::to_string(complete) + '"';
+}
+
+// A run that answers with that.
+template <typename Way>
+idem::outcome look(typename Way::client& client) {
+    return idem::run(client, test::fresh_key("look"), idem::unchecked,
+                     [](auto& tx) { return '"' + Way::value(tx, plans) + '"'; });
+}
+
+// Between runs.
+template <typename Way>
+void between(typename Way::client& client, const std::string& sql) {
+    idem::transaction{Way::raw(client), 60s}.exec(sql);
+}
+
+} // namespace
+
+TYPED_TEST(run, prepares_its_statements_once_for_each_connection) {
+    EXPECT_EQ(look<TypeParam>(this->client).response(), used(1, 0));
+    EXPECT_EQ(look<TypeParam>(this->client).response(), used(2, 1));
+    this->direct.exec("SELECT pg_terminate_backend(" + std::to_string(PQbackendPID(TypeParam::raw(this->client))) +
+                      ", 10000)");
+    EXPECT_EQ(look<TypeParam>(this->client).response(), used(1, 0));
+    EXPECT_EQ(test::thrown([&] { (void)idem::run(this->client, "", idem::unchecked, this->effect()); }),
+              idem::sqlstate::invalid_key);
+    EXPECT_EQ(look<TypeParam>(this->client).response(), used(3, 1));
+}
+
+TYPED_TEST(run, goes_on_without_statements_that_are_gone) {
+    EXPECT_EQ(look<TypeParam>(this->client).response(), used(1, 0));
+    between<TypeParam>(this->client, "DISCARD ALL");
+    for (int i = 0; i < 2; ++i) {
+        const auto outcome = look<TypeParam>(this->client);
+        EXPECT_EQ(outcome.response(), "\"none\"");
+        EXPECT_EQ(outcome.attempts(), 1);
+    }
+}
+
+TYPED_TEST(run, goes_on_without_statements_whose_names_are_taken) {
+    for (const std::string name : {"claim", "complete"}) {
+        typename TypeParam::client other{""};
+        between<TypeParam>(other, "PREPARE \"idem_" + name + "_" IDEM_VERSION "\" AS SELECT 'another'");
+        for (int i = 0; i < 2; ++i) EXPECT_EQ(look<TypeParam>(other).attempts(), 1);
+    }
+}
+
+TYPED_TEST(run, tries_again_when_the_callback_deallocates_its_statements) {
+    const auto deallocate = [&](auto& tx) {
+        tx.exec("DEALLOCATE ALL");
+        return this->effect()(tx);
+    };
+    EXPECT_EQ(test::thrown(
+                  [&] { (void)idem::run(this->client, this->key, idem::unchecked, deallocate, {.max_attempts = 1}); }),
+              "26000");
+    typename TypeParam::client other{""};
+    EXPECT_EQ(idem::run(other, this->key, idem::unchecked, deallocate).attempts(), 2);
+    EXPECT_EQ(this->effects(), "1");
+    EXPECT_EQ(idem::run(other, test::fresh_key(), idem::unchecked, deallocate).attempts(), 1);
+    // What the callback itself has not prepared is its own affair.
+    EXPECT_EQ(test::thrown([&] {
+                  (void)idem::run(this->client, test::fresh_key(), idem::unchecked, [](auto& tx) {
+                      tx.exec("EXECUTE never_prepared");
+                      return std::string{"1"};
+                  });
+              }),
+              "26000");
+}
+
 // ---- what only one of the two can do ----
 
 TEST(run_over_libpq, gives_a_silent_statement_up) {

@@ -3,17 +3,23 @@
 
 #include <idem/claim.hpp>
 
+#include <chrono>
+#include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace idem::detail {
 
 // Key, request, response and scope are SQL literals, already quoted. A claim's columns are status, response,
-// cacheable_until and `more_columns` (which begin with a comma).
-std::string claim_sql(std::string_view key, std::string_view request, std::string_view scope, const claim_options&,
-                      std::string_view more_columns = {});
+// cacheable_until.
+std::string claim_sql(std::string_view key, std::string_view request, std::string_view scope, const claim_options&);
 std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope);
 std::string release_sql(std::string_view key, std::string_view scope);
+
+// A function or a prepared statement with its arguments, and one of them: SQL, as above.
+std::string call_sql(std::string_view name, std::initializer_list<std::string_view> arguments);
+std::string interval_sql(std::optional<std::chrono::milliseconds>);
 
 // libpq and libpqxx end a string at its first zero byte; two keys must never become one. Throws error 22021.
 std::string_view no_zero_byte(std::string_view);
