@@ -562,8 +562,16 @@ SELECT g.store, g.generation,
        CASE WHEN NOT g.is_current AND NOT g.is_empty
                  AND g.ends_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
             THEN (SELECT pg_catalog.array_agg(DISTINCT l.pid) FROM pg_catalog.pg_locks AS l
-                  WHERE l.relation OPERATOR(pg_catalog.=) g.relid::pg_catalog.oid AND l.granted
-                    AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())
+                  WHERE l.granted AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+                    AND l.database OPERATOR(pg_catalog.=)
+                        (SELECT d.oid FROM pg_catalog.pg_database AS d
+                         WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+                    AND l.relation OPERATOR(pg_catalog.=) ANY (ARRAY( -- what TRUNCATE locks
+                        SELECT g.relid::pg_catalog.oid
+                        UNION ALL SELECT c.reltoastrelid FROM pg_catalog.pg_class AS c
+                        WHERE c.oid OPERATOR(pg_catalog.=) g.relid::pg_catalog.oid
+                        UNION ALL SELECT i.indexrelid FROM pg_catalog.pg_index AS i
+                        WHERE i.indrelid OPERATOR(pg_catalog.=) g.relid::pg_catalog.oid)))
        END AS blocked_by
 FROM generation AS g
 UNION ALL
