@@ -17,7 +17,7 @@ clean distclean maintainer-clean:
 	rm -rf build
 
 setup:
-	@scripts/setup demo check
+	@scripts/setup demo check bench
 
 check:
 	@scripts/check
@@ -31,7 +31,7 @@ psql:
 sdk:
 	@scripts/sdk
 
-bench: sdk
+bench:
 	@bench/run
 
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \

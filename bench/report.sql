@@ -29,12 +29,22 @@ FROM (VALUES
     (4, 'replay, tps: idem / primary-key SELECT', 'replay', 'tps', 'idem_replay', 'idiom_replay', 0.85, NULL),
     (5, 'C++ loop over loopback, tps: idem / plain', 'sdk', 'tps', 'idem', 'plain', 0.75, NULL),
     (6, 'expiring half of the keys, time: idem / DELETE + VACUUM', 'expiry', 'ms', 'idem', 'idiom', NULL, 0.001),
-    (7, 'expiring half of the keys, WAL: idem / DELETE + VACUUM', 'expiry', 'wal', 'idem', 'idiom', NULL, 0.001)
+    (7, 'expiring half of the keys, WAL: idem / DELETE + VACUUM', 'expiry', 'wal', 'idem', 'idiom', NULL, 0.001),
+    (9, 'order + publish, tps: idem / plain INSERT', 'publish', 'tps', 'idem_publish', 'plain_publish', 0.92, NULL),
+    (10, 'order + publish, tps: idem / PgQ', 'publish', 'tps', 'idem_publish', 'pgq_publish', 1.15, NULL),
+    (11, 'drain in batches of 1,000, messages/s: idem / PgQ', 'drain', 'tps', 'idem', 'pgq', 1.20, NULL),
+    (12, 'drain, messages/s: idem beside an old snapshot / without', 'drain', 'tps', 'idem_held', 'idem', 0.95, NULL)
 ) AS f (nr, figure, work, metric, contestant, against, bound, most)
 JOIN paired AS p USING (work, metric, contestant, against)
 UNION ALL
-SELECT 8, 'growth of a backend by a million claims (or as many keys), bytes', median, NULL, 0, median <= 0
-FROM median WHERE work = 'memory' AND metric = 'contexts';
+SELECT f.nr, f.figure, m.median, NULL, f.most, m.median <= f.most
+FROM (VALUES
+    (8, 'growth of a backend by a million claims (or as many keys), bytes', 'memory', 'contexts', 0),
+    (13, 'commit to delivery at 1,000 messages/s, median, ms', 'latency', 'p50_ms', 2),
+    (14, 'commit to delivery at 1,000 messages/s, 99th percentile, ms', 'latency', 'p99_ms', 10),
+    (15, 'an idle consumer that waits, % of a core', 'latency', 'idle_percent', 1)
+) AS f (nr, figure, work, metric, most)
+JOIN median AS m USING (work, metric);
 
 \pset footer off
 \pset border 0
