@@ -30,10 +30,14 @@ inline constexpr std::string_view claim_open = "ID004";        // COMMIT with a 
 inline constexpr std::string_view invalid_key = "ID005";       // empty or longer than 255 bytes
 inline constexpr std::string_view invalid_scope = "ID006";     // longer than 255 bytes
 inline constexpr std::string_view invalid_interval = "ID007";  // wait or ttl negative or out of range
+inline constexpr std::string_view batch_open = "ID008";        // COMMIT with a batch fetched but not acked
+inline constexpr std::string_view batch_not_held = "ID009";    // ack of a batch not fetched here
+inline constexpr std::string_view batch_acked = "ID010";       // ack of a batch twice in one transaction
+inline constexpr std::string_view invalid_name = "ID011";      // consumer, topic, source, message id: empty or too long
 
 // Standard codes that the SDK itself raises or acts on.
-inline constexpr std::string_view serialization_failure = "40001"; // run tries again
-inline constexpr std::string_view deadlock_detected = "40P01";     // run tries again
+inline constexpr std::string_view serialization_failure = "40001"; // run and consumer try again
+inline constexpr std::string_view deadlock_detected = "40P01";     // run and consumer try again
 inline constexpr std::string_view cannot_connect = "08001";        // no connection within the time allowed
 inline constexpr std::string_view connection_lost = "08006";       // lost or silent, and nothing was committed
 inline constexpr std::string_view in_doubt = "08007";              // lost during COMMIT, and no answer by the deadline
