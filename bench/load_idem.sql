@@ -1,5 +1,5 @@
--- idem after a day and a half of even load at the default ttl of 24 h, where generations
--- change every 12 h: the current one is 6 h old, and half of the oldest one has expired.
+-- idem after two days and a half of even load at the default ttl of 24 h, where generations
+-- change every 24 h: the current one is 12 h old, and half of the other one has expired.
 -- Never vacuumed, as in life.
 CREATE FUNCTION load(generation regclass, first bigint, last bigint, keys bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -11,16 +11,16 @@ BEGIN
     USING first, last, keys;
 END $$;
 
-SELECT pg_get_indexdef('idem_keys_0_digest'::regclass) AS index_0, pg_get_indexdef('idem_keys_1_digest'::regclass) AS index_1 \gset
-DROP INDEX idem_keys_0_digest, idem_keys_1_digest;
-SELECT load('idem_keys_0', :keys * 3 / 4 + 1, :keys * 5 / 4, :keys), load('idem_keys_1', :keys / 4 + 1, :keys * 3 / 4, :keys)
+SELECT pg_get_indexdef('idem_keys_0_digest'::regclass) AS index \gset
+DROP INDEX idem_keys_0_digest;
+SELECT load('idem_keys_0', :keys / 2 + 1, :keys * 3 / 2, :keys)
 \g /dev/null
-:index_0;
-:index_1;
+:index;
 -- The current one's index grows row by row: what it costs to split its buckets belongs here too.
-SELECT load('idem_keys_2', 1, :keys / 4, :keys)
+SELECT load('idem_keys_1', 1, :keys / 2, :keys)
 \g /dev/null
 
 UPDATE idem_ring
-SET step = 4, current = 2, opened_at = now() - '6 h'::interval, ttl = '{86400,86400,86400,0}',
-    ends_at = ARRAY[now() + '6 h', now() + '18 h', 'infinity', '-infinity'];
+SET step = 2, current = 1, opened_at = now() - '12 h'::interval, ttl = '{86400,86400,0}',
+    ends_at = ARRAY[now() + '12 h', 'infinity', '-infinity']
+WHERE store = 'keys';

@@ -23,11 +23,9 @@ CREATE TABLE idem_keys_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_1 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_2 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_keys_3 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_keys_0_digest ON idem_keys_0 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_1_digest ON idem_keys_1 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_2_digest ON idem_keys_2 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_keys_3_digest ON idem_keys_3 USING hash (digest pg_catalog.int8_ops);
 
 -- rows that may outlive the ring
 CREATE TABLE idem_pinned (LIKE idem_keys_0) USING heap;
@@ -50,11 +48,11 @@ CREATE TABLE idem_ring (
 	emptied pg_catalog.xid8 NOT NULL
 ) USING heap;
 INSERT INTO idem_ring VALUES
-	('keys', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('inbox', 0, 0, pg_catalog.now(), '{1209600,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('outbox', 0, 0, pg_catalog.now(), '{86400,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('positions', 0, 0, pg_catalog.now(), '{60,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0'),
-	('watermarks', 0, 0, pg_catalog.now(), '{60,0,0,0}', '{infinity,-infinity,-infinity,-infinity}', '0');
+	('keys', 0, 0, pg_catalog.now(), '{86400,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('inbox', 0, 0, pg_catalog.now(), '{1209600,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('outbox', 0, 0, pg_catalog.now(), '{86400,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('positions', 0, 0, pg_catalog.now(), '{60,0,0}', '{infinity,-infinity,-infinity}', '0'),
+	('watermarks', 0, 0, pg_catalog.now(), '{60,0,0}', '{infinity,-infinity,-infinity}', '0');
 
 CREATE FUNCTION idem_ring_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON FUNCTION idem_ring_changed() FROM PUBLIC;
@@ -67,14 +65,12 @@ FOR EACH STATEMENT EXECUTE FUNCTION idem_ring_changed();
 ALTER TABLE idem_keys_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_keys_3 REPLICA IDENTITY FULL;
 ALTER TABLE idem_pinned REPLICA IDENTITY FULL;
 ALTER TABLE idem_ring REPLICA IDENTITY FULL;
 
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_keys_3', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_pinned', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0');
 
@@ -183,7 +179,6 @@ SELECT k.scope, k.key, 'completed'::pg_catalog.text AS status, 1 AS attempt, k.r
 FROM (SELECT * FROM idem_keys_0
       UNION ALL SELECT * FROM idem_keys_1
       UNION ALL SELECT * FROM idem_keys_2
-      UNION ALL SELECT * FROM idem_keys_3
       UNION ALL SELECT * FROM idem_pinned) AS k
 WHERE k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_keys IS
@@ -226,30 +221,24 @@ CREATE TABLE idem_outbox_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_outbox_1 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_outbox_2 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_outbox_3 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_outbox_0_id ON idem_outbox_0 USING btree (id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_1_id ON idem_outbox_1 USING btree (id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_2_id ON idem_outbox_2 USING btree (id pg_catalog.int8_ops);
-CREATE INDEX idem_outbox_3_id ON idem_outbox_3 USING btree (id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_0_xid ON idem_outbox_0 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_1_xid ON idem_outbox_1 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_2_xid ON idem_outbox_2 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
-CREATE INDEX idem_outbox_3_xid ON idem_outbox_3 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 ALTER TABLE idem_outbox_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_outbox_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_outbox_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_outbox_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_outbox_3', '');
 
 CREATE VIEW idem_outbox AS
 SELECT m.id, m.topic, m.key, m.type, m.payload, m.headers, m.created_at
 FROM (SELECT * FROM idem_outbox_0
       UNION ALL SELECT * FROM idem_outbox_1
-      UNION ALL SELECT * FROM idem_outbox_2
-      UNION ALL SELECT * FROM idem_outbox_3) AS m;
+      UNION ALL SELECT * FROM idem_outbox_2) AS m;
 COMMENT ON VIEW idem_outbox IS
 $$Every message that is kept, and where to INSERT new ones: (topic, key, type, payload, headers), as with idem_publish(); RETURNING id works. Messages are neither updated nor deleted.$$;
 
@@ -270,10 +259,16 @@ CREATE TRIGGER idem_outbox_refuse BEFORE UPDATE OR DELETE ON idem_outbox
 FOR EACH STATEMENT EXECUTE FUNCTION idem_outbox_refuse();
 CREATE TRIGGER idem_outbox_refuse_row INSTEAD OF UPDATE OR DELETE ON idem_outbox
 FOR EACH ROW EXECUTE FUNCTION idem_outbox_refuse();
--- A trigger that session_replication_role switches off would lose messages
--- without a word, and ALTER TABLE ... ENABLE ALWAYS TRIGGER is not for views.
-UPDATE pg_catalog.pg_trigger SET tgenabled = 'A'
-WHERE tgrelid OPERATOR(pg_catalog.=) 'idem_outbox'::pg_catalog.regclass;
+
+-- Where session_replication_role switches the trigger off, messages would be
+-- lost without a word, and a view's triggers cannot be ENABLE ALWAYS.
+CREATE FUNCTION idem_outbox_default() RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_outbox_default() FROM PUBLIC;
+COMMENT ON FUNCTION idem_outbox_default() IS
+$$Default of idem_outbox.id: NULL, or an error where the view's triggers do not run.
+
+Errors: 55000 session_replication_role is replica.$$;
+ALTER VIEW idem_outbox ALTER COLUMN id SET DEFAULT idem_outbox_default();
 
 -- ---------------------------------------------------------------------------
 -- Outbox: what applications call
@@ -335,19 +330,15 @@ CREATE TABLE idem_positions_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_positions_1 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_positions_2 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_positions_3 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_positions_0_n ON idem_positions_0 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 CREATE INDEX idem_positions_1_n ON idem_positions_1 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 CREATE INDEX idem_positions_2_n ON idem_positions_2 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
-CREATE INDEX idem_positions_3_n ON idem_positions_3 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 ALTER TABLE idem_positions_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_positions_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_positions_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_positions_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_positions_3', '');
 
 -- ---------------------------------------------------------------------------
 -- Consumers: what they call
@@ -461,8 +452,7 @@ BEGIN ATOMIC
 	            THEN 'delivered'::pg_catalog.text ELSE 'pending'::pg_catalog.text END
 	FROM (SELECT * FROM idem_outbox_0
 	      UNION ALL SELECT * FROM idem_outbox_1
-	      UNION ALL SELECT * FROM idem_outbox_2
-	      UNION ALL SELECT * FROM idem_outbox_3) AS m, idem_subscriptions AS s
+	      UNION ALL SELECT * FROM idem_outbox_2) AS m, idem_subscriptions AS s
 	WHERE m.id OPERATOR(pg_catalog.=) $1
 	  AND (s.topics IS NULL OR m.topic OPERATOR(pg_catalog.=) ANY (s.topics))
 	  AND (m.created_at OPERATOR(pg_catalog.>=) s.since OR NOT idem_is_past(s.consumer, m.era, m.xid, m.id))
@@ -484,19 +474,15 @@ CREATE TABLE idem_inbox_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_inbox_1 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_inbox_2 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_inbox_3 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_inbox_0_digest ON idem_inbox_0 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_inbox_1_digest ON idem_inbox_1 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_inbox_2_digest ON idem_inbox_2 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_inbox_3_digest ON idem_inbox_3 USING hash (digest pg_catalog.int8_ops);
 ALTER TABLE idem_inbox_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_inbox_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_inbox_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_inbox_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_inbox_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_inbox_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_inbox_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_inbox_3', '');
 
 -- rows are only added; the highest seq of a lane counts (latest.c)
 CREATE TABLE idem_watermarks_0 (
@@ -506,19 +492,15 @@ CREATE TABLE idem_watermarks_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_watermarks_1 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_watermarks_2 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE TABLE idem_watermarks_3 (LIKE idem_watermarks_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE INDEX idem_watermarks_0_seq ON idem_watermarks_0 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
 CREATE INDEX idem_watermarks_1_seq ON idem_watermarks_1 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
 CREATE INDEX idem_watermarks_2_seq ON idem_watermarks_2 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
-CREATE INDEX idem_watermarks_3_seq ON idem_watermarks_3 USING btree (source pg_catalog.text_ops, lane pg_catalog.int8_ops, seq pg_catalog.int8_ops);
 ALTER TABLE idem_watermarks_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_watermarks_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_watermarks_2 REPLICA IDENTITY FULL;
-ALTER TABLE idem_watermarks_3 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_2', '');
-SELECT pg_catalog.pg_extension_config_dump('idem_watermarks_3', '');
 
 CREATE FUNCTION idem_consume(source text, message_id text) RETURNS boolean
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -561,10 +543,10 @@ WITH ring AS (
 	SELECT r.store, g.generation, t.relid, g.generation OPERATOR(pg_catalog.=) r.current::pg_catalog.int4 AS is_current,
 	       (r.ends_at)[g.generation OPERATOR(pg_catalog.+) 1] AS ends_at,
 	       r.opened_at OPERATOR(pg_catalog.+)
-	           pg_catalog.make_interval(secs => (r.ttl)[g.generation OPERATOR(pg_catalog.+) 1]::pg_catalog.float8 OPERATOR(pg_catalog./) 2::pg_catalog.float8) AS advance_at,
+	           pg_catalog.make_interval(secs => (r.ttl)[g.generation OPERATOR(pg_catalog.+) 1]) AS advance_at,
 	       pg_catalog.pg_relation_size(t.relid) OPERATOR(pg_catalog.=) 0::pg_catalog.int8 AS is_empty
 	FROM ring AS r,
-	     pg_catalog.generate_series(0, 3) AS g (generation),
+	     pg_catalog.generate_series(0, 2) AS g (generation),
 	     LATERAL (SELECT c.oid::pg_catalog.regclass AS relid FROM pg_catalog.pg_class AS c
 	              WHERE c.relname OPERATOR(pg_catalog.=) pg_catalog.concat('idem_', r.store, '_', g.generation)::pg_catalog.name
 	                AND c.relnamespace OPERATOR(pg_catalog.=)
@@ -595,23 +577,40 @@ CREATE PROCEDURE idem_maintain()
 AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON PROCEDURE idem_maintain() FROM PUBLIC;
 COMMENT ON PROCEDURE idem_maintain() IS
-$$Do all upkeep that is due, in steps with a commit after each: turn the ring of generations, remove expired rows of idem_pinned. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
+$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
 
 Errors: 2D000 inside a transaction block; 25006 read-only transaction or standby.$$;
 
 CREATE FUNCTION idem_verify(OUT invariant text, OUT object text, OUT detail text)
-RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL RESTRICTED
+RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	WITH ring AS (
-		SELECT * FROM idem_ring ORDER BY step USING OPERATOR(pg_catalog.>) LIMIT 1
+		SELECT DISTINCT ON (store) * FROM idem_ring
+		ORDER BY store USING OPERATOR(pg_catalog.<), step USING OPERATOR(pg_catalog.>)
 	), stored AS (
 		SELECT 0 AS generation, * FROM idem_keys_0
 		UNION ALL SELECT 1, * FROM idem_keys_1
 		UNION ALL SELECT 2, * FROM idem_keys_2
-		UNION ALL SELECT 3, * FROM idem_keys_3
 		UNION ALL SELECT NULL, * FROM idem_pinned
 	), live AS (
 		SELECT * FROM stored WHERE expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	), message AS (
+		SELECT 0 AS generation, * FROM idem_outbox_0
+		UNION ALL SELECT 1, * FROM idem_outbox_1
+		UNION ALL SELECT 2, * FROM idem_outbox_2
+	), position AS (
+		SELECT * FROM idem_positions_0
+		UNION ALL SELECT * FROM idem_positions_1
+		UNION ALL SELECT * FROM idem_positions_2
+	), newest AS (
+		SELECT DISTINCT ON (consumer, lane) * FROM position
+		ORDER BY consumer USING OPERATOR(pg_catalog.<), lane USING OPERATOR(pg_catalog.<), n USING OPERATOR(pg_catalog.>)
+	), consumed AS (
+		SELECT 0 AS generation, * FROM idem_inbox_0
+		UNION ALL SELECT 1, * FROM idem_inbox_1
+		UNION ALL SELECT 2, * FROM idem_inbox_2
+	), drawn AS (
+		SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last_id FROM idem_outbox_ids
 	)
 	SELECT 'a live key has one row'::pg_catalog.text,
 	       pg_catalog.format('key %L, scope %L', l.key, l.scope),
@@ -630,30 +629,101 @@ BEGIN ATOMIC
 	       pg_catalog.format('expires at %s, generation %s ends at %s', l.expires_at, l.generation,
 	                         (r.ends_at)[l.generation OPERATOR(pg_catalog.+) 1])
 	FROM live AS l, ring AS r
-	WHERE l.expires_at OPERATOR(pg_catalog.>) (r.ends_at)[l.generation OPERATOR(pg_catalog.+) 1]
+	WHERE r.store OPERATOR(pg_catalog.=) 'keys'::pg_catalog.text
+	  AND l.expires_at OPERATOR(pg_catalog.>) (r.ends_at)[l.generation OPERATOR(pg_catalog.+) 1]
 	UNION ALL
-	SELECT 'the current generation is open', pg_catalog.format('generation %s', r.current),
+	SELECT 'the current generation is open', pg_catalog.format('%s, generation %s', r.store, r.current),
 	       pg_catalog.format('ends at %s', (r.ends_at)[r.current::pg_catalog.int4 OPERATOR(pg_catalog.+) 1])
 	FROM ring AS r
 	WHERE (r.ends_at)[r.current::pg_catalog.int4 OPERATOR(pg_catalog.+) 1]
 	      OPERATOR(pg_catalog.<>) 'infinity'::pg_catalog.timestamptz
 	UNION ALL
+	SELECT 'a message has one row', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('%s rows', pg_catalog.count(*))
+	FROM message AS m
+	GROUP BY m.id
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'ids are drawn from the sequence', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('the last id drawn is %s', d.last_id)
+	FROM message AS m, drawn AS d
+	WHERE m.id OPERATOR(pg_catalog.>) d.last_id
+	UNION ALL
+	SELECT 'ids are drawn one at a time, in order', 'idem_outbox_ids',
+	       pg_catalog.format('cache %s, increment %s', q.seqcache, q.seqincrement)
+	FROM pg_catalog.pg_sequence AS q
+	WHERE q.seqrelid OPERATOR(pg_catalog.=) 'idem_outbox_ids'::pg_catalog.regclass
+	  AND (q.seqcache OPERATOR(pg_catalog.<>) 1::pg_catalog.int8 OR q.seqincrement OPERATOR(pg_catalog.<>) 1::pg_catalog.int8 OR q.seqcycle)
+	UNION ALL
+	SELECT 'no message is of a transaction to come', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('transaction %s', m.xid)
+	FROM message AS m, pg_catalog.pg_control_system() AS c
+	WHERE m.era OPERATOR(pg_catalog.=) c.system_identifier
+	  AND m.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+	  AND m.xid IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()
+	UNION ALL
+	SELECT 'a consumer has a position', pg_catalog.format('consumer %L', s.consumer), 'it has none'
+	FROM idem_subscriptions AS s
+	WHERE NOT EXISTS (SELECT FROM newest AS n
+	                  WHERE n.consumer OPERATOR(pg_catalog.=) s.consumer AND n.low_floor IS NOT NULL)
+	UNION ALL
+	SELECT 'no consumer is ahead of the outbox', pg_catalog.format('consumer %L, lane %s', n.consumer, n.lane),
+	       pg_catalog.format('it has had messages up to %s, the last id drawn is %s', GREATEST(n.low_floor, n.high_floor), d.last_id)
+	FROM newest AS n, drawn AS d
+	WHERE GREATEST(n.low_floor, n.high_floor) OPERATOR(pg_catalog.>) d.last_id
+	UNION ALL
+	SELECT 'positions of one number agree', pg_catalog.format('consumer %L, lane %s', p.consumer, p.lane),
+	       pg_catalog.format('number %s', p.n)
+	FROM (SELECT DISTINCT * FROM position) AS p
+	GROUP BY p.consumer, p.lane, p.n
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'no message is retired before its consumers have had it', pg_catalog.format('message %s', m.id),
+	       pg_catalog.format('consumer %L', s.consumer)
+	FROM message AS m, ring AS r, idem_subscriptions AS s
+	WHERE r.store OPERATOR(pg_catalog.=) 'outbox'::pg_catalog.text
+	  AND (r.ends_at)[m.generation OPERATOR(pg_catalog.+) 1] OPERATOR(pg_catalog.=) '-infinity'::pg_catalog.timestamptz
+	  AND (s.topics IS NULL OR m.topic OPERATOR(pg_catalog.=) ANY (s.topics))
+	  AND NOT idem_is_past(s.consumer, m.era, m.xid, m.id)
+	UNION ALL
+	SELECT 'a consumed message has one row', pg_catalog.format('message %L of source %L', c.message_id, c.source),
+	       pg_catalog.format('%s rows', pg_catalog.count(*))
+	FROM consumed AS c
+	WHERE c.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	GROUP BY c.digest, c.source, c.message_id
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'a consumed message is found by its digest', pg_catalog.format('message %L of source %L', c.message_id, c.source),
+	       pg_catalog.format('digest is %s, should be %s', c.digest, idem_digest(c.message_id, c.source))
+	FROM consumed AS c
+	WHERE c.digest OPERATOR(pg_catalog.<>) idem_digest(c.message_id, c.source)
+	UNION ALL
+	SELECT 'no consumed message outlives its generation', pg_catalog.format('message %L of source %L', c.message_id, c.source),
+	       pg_catalog.format('expires at %s, generation %s ends at %s', c.expires_at, c.generation,
+	                         (r.ends_at)[c.generation OPERATOR(pg_catalog.+) 1])
+	FROM consumed AS c, ring AS r
+	WHERE r.store OPERATOR(pg_catalog.=) 'inbox'::pg_catalog.text
+	  AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	  AND c.expires_at OPERATOR(pg_catalog.>) (r.ends_at)[c.generation OPERATOR(pg_catalog.+) 1]
+	UNION ALL
 	SELECT 'every index is valid', i.indexrelid::pg_catalog.regclass::pg_catalog.text, 'it is not'
 	FROM pg_catalog.pg_index AS i
-	WHERE i.indrelid OPERATOR(pg_catalog.=) ANY (ARRAY[
-	          'idem_keys_0'::pg_catalog.regclass::pg_catalog.oid, 'idem_keys_1'::pg_catalog.regclass::pg_catalog.oid,
-	          'idem_keys_2'::pg_catalog.regclass::pg_catalog.oid, 'idem_keys_3'::pg_catalog.regclass::pg_catalog.oid,
-	          'idem_pinned'::pg_catalog.regclass::pg_catalog.oid])
+	JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) i.indrelid
+	JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+	WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+	  AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+	  AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char"
+	  AND e.extname OPERATOR(pg_catalog.=) 'idem'::pg_catalog.name
 	  AND NOT i.indisvalid;
 END;
 REVOKE ALL ON FUNCTION idem_verify() FROM PUBLIC;
 COMMENT ON FUNCTION idem_verify() IS
-$$Check every invariant of what is stored; no rows means healthy. Reads all keys: minutes for hundreds of millions.$$;
+$$Check every invariant of what is stored; no rows means healthy. Reads all keys and messages: minutes for hundreds of millions.$$;
 
 CREATE FUNCTION idem_grant(role name, profile text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_grant(name, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_grant(name, text) IS
-$$Grant a role what it needs: profile "app" claims and completes keys; "dba" also reads all keys, evicts and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
+$$Grant a role what it needs: profile "app" claims and completes keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, evicts, seeks, unsubscribes and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
 
-Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby; 0A000 profile "consumer" (no outbox yet).$$;
+Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby.$$;

@@ -52,6 +52,16 @@ SELECT idem_complete('without', '1', 'fingerprint');
 SELECT fingerprint IS NULL AS without FROM idem_keys_0 WHERE scope = 'fingerprint' AND key = 'without';
 ROLLBACK;
 
+-- keys whose digests are the same are told apart, and so are their scopes
+BEGIN;
+SELECT status FROM idem_claim('one of two');
+SELECT idem_complete('one of two', '1');
+UPDATE idem_keys_0 SET digest = idem_digest('another') WHERE key = 'one of two';
+SELECT status FROM idem_claim('another');
+UPDATE idem_keys_0 SET digest = idem_digest('one of two', 'another') WHERE key = 'one of two';
+SELECT status FROM idem_claim('one of two', scope => 'another');
+ROLLBACK;
+
 -- an index can use it
 CREATE TABLE digest_index (key text);
 CREATE INDEX ON digest_index (idem_digest(key));

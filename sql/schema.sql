@@ -17,7 +17,11 @@ CREATE DATABASE regress_idem_schema;
 \set use :use 'SELECT status, response FROM :s.idem_claim(''k'', ''{"a": 1.0}''); SELECT status FROM :s.idem_claim(''k'', ''{"a": 2}''); '
 \set use :use 'BEGIN; SELECT status FROM :s.idem_claim(''other''); SELECT :s.idem_release(''other''); COMMIT; '
 \set use :use 'SELECT status, response FROM :s.idem_status(''k''); SELECT :s.idem_digest(''k''); '
-\set use :use 'SELECT key, status, response FROM :s.idem_keys; SELECT store, generation FROM :s.idem_stores; '
+\set use :use 'SELECT key, status, response FROM :s.idem_keys; SELECT pg_catalog.count(*) FROM :s.idem_stores; '
+\set use :use 'SELECT :s.idem_subscribe(''c'', ARRAY[''t'']); SELECT :s.idem_publish(''t'', ''{"a": 1}''); INSERT INTO :s.idem_outbox (topic, payload) VALUES (''t'', ''2'') RETURNING id; '
+\set use :use 'SELECT consumer, depth FROM :s.idem_consumers; SELECT id, payload, :s.idem_ack(''c'', batch) FROM :s.idem_fetch(''c'', 1, ''1 s''); SELECT consumer, depth FROM :s.idem_consumers; '
+\set use :use 'SELECT :s.idem_consume(''s'', ''m''), :s.idem_consume_seq(''s'', 1, 1); SELECT * FROM :s.idem_delivered(1); SELECT * FROM :s.idem_delivered(2); '
+\set use :use 'SELECT :s.idem_seek(''c'', ''2000-01-01''); SELECT :s.idem_unsubscribe(''c''); '
 \set use :use 'CALL :s.idem_maintain(); SELECT * FROM :s.idem_verify(); SELECT :s.idem_evict(''k'');'
 
 -- what the catalogs hold
@@ -109,13 +113,13 @@ BEGIN
 			EXECUTE format('CREATE OPERATOR hostile.%s (FUNCTION = hostile.trap, LEFTARG = pg_catalog.%s, RIGHTARG = pg_catalog.%2$s)', o, t);
 		END LOOP;
 	END LOOP;
-	FOREACH f IN ARRAY '{now(),clock_timestamp(),pg_backend_pid(),current_database(),format(text\,text),format(text\,text\,text),format(text\,bigint\,bigint),format(text\,int4),count(anyelement),array_agg(anyelement),isfinite(timestamptz),make_interval(float8),pg_relation_size(regclass),pg_total_relation_size(regclass),pg_stat_get_live_tuples(oid)}'::text[] LOOP
+	FOREACH f IN ARRAY '{now(),clock_timestamp(),pg_backend_pid(),current_database(),format(text\,text),format(text\,text\,text),format(text\,bigint\,bigint),format(text\,int4),count(anyelement),array_agg(anyelement),isfinite(timestamptz),make_interval(float8),pg_relation_size(regclass),pg_total_relation_size(regclass),pg_stat_get_live_tuples(oid),generate_series(int4\,int4),concat(text\,text\,text\,int4),pg_control_system(),pg_snapshot_xmax(pg_snapshot),pg_current_snapshot(),pg_current_xact_id_if_assigned()}'::text[] LOOP
 		EXECUTE format('CREATE FUNCTION hostile.%s RETURNS int4 LANGUAGE plpgsql AS $f$ BEGIN RAISE ''trapped''; END $f$', f);
 	END LOOP;
 	FOREACH t IN ARRAY '{int2,int4,int8,text,timestamptz,interval,jsonb,bytea,bool,name,xid8,oid,regclass,record}'::text[] LOOP
 		EXECUTE format('CREATE DOMAIN hostile.%I AS pg_catalog.text CHECK (false)', t);
 	END LOOP;
-	FOREACH t IN ARRAY '{idem_ring,idem_keys,idem_keys_0,idem_keys_1,idem_keys_2,idem_keys_3,idem_pinned,idem_holders,idem_stores,pg_class,pg_index,pg_locks,pg_stat_activity,pg_database,pg_extension}'::text[] LOOP
+	FOREACH t IN ARRAY '{idem_ring,idem_keys,idem_keys_0,idem_keys_1,idem_keys_2,idem_inbox_0,idem_inbox_1,idem_inbox_2,idem_outbox_0,idem_outbox_1,idem_outbox_2,idem_positions_0,idem_positions_1,idem_positions_2,idem_watermarks_0,idem_watermarks_1,idem_watermarks_2,idem_pinned,idem_holders,idem_stores,idem_outbox,idem_outbox_ids,idem_subscriptions,idem_consumers,pg_sequence,pg_depend,pg_class,pg_index,pg_locks,pg_stat_activity,pg_database,pg_extension}'::text[] LOOP
 		EXECUTE format('CREATE VIEW decoy.%I AS SELECT 1/0 AS digest', t);
 		EXECUTE format('CREATE TEMP VIEW %I AS SELECT 1/0 AS digest', t);
 	END LOOP;

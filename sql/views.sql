@@ -37,7 +37,7 @@ EXECUTE look ('k', '');
 
 -- the ring's generations and idem_pinned; a fresh ring has one that takes rows
 SELECT s.store, generation, rows >= 0 AS rows, bytes > 0 AS bytes, next_rotation - opened_at AS next_rotation, blocked_by
-FROM idem_stores AS s, idem_ring ORDER BY s.store, generation;
+FROM idem_stores AS s LEFT JOIN idem_ring USING (store) WHERE s.store <> 'watermarks' ORDER BY s.store, generation;
 
 -- none of them is for writing
 \set VERBOSITY terse

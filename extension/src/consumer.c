@@ -21,6 +21,7 @@
 #include "subscription.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -114,8 +115,8 @@ idem_subscribe(PG_FUNCTION_ARGS)
 	{
 		if (existing.all_topics == subscription.all_topics &&
 			(existing.all_topics ||
-			 DatumGetBool(DirectFunctionCall2Coll(array_eq, C_COLLATION_OID,
-												  existing.topics, subscription.topics))))
+			 DatumGetBool(OidFunctionCall2Coll(F_ARRAY_EQ, C_COLLATION_OID,
+											   existing.topics, subscription.topics))))
 			PG_RETURN_VOID();
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),

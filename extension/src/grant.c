@@ -13,37 +13,52 @@
 
 PG_FUNCTION_INFO_V1(idem_grant);
 
-#define APP	1					/* claims keys and completes them */
-#define DBA	2					/* reads everything, maintains, evicts */
+#define APP	1					/* claims keys, publishes, uses the inbox */
+#define CONSUMER 2				/* subscribes and fetches, uses the inbox */
+#define DBA	4					/* all that, reads everything, maintains */
+#define ALL	(APP | CONSUMER | DBA)
 
 static const struct
 {
 	const char *privilege;
-	const char *object;			/* kind and name; %s stands for the schema */
+	const char *object;			/* kind and name; %1$s stands for the schema */
 	int			profiles;
 }			matrix[] =
 
 {
-	{"USAGE", "SCHEMA %s", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_claim(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
+	{"USAGE", "SCHEMA %1$s", ALL},
+	{"EXECUTE", "ROUTINE %1$s.idem_claim(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
 		"pg_catalog.interval, pg_catalog.interval, pg_catalog.interval)", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_release(pg_catalog.text, pg_catalog.text, pg_catalog.int8)", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_status(pg_catalog.text, pg_catalog.text)", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_digest(pg_catalog.text, pg_catalog.text)", APP | DBA},
-	{"EXECUTE", "ROUTINE %s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
-	{"EXECUTE", "ROUTINE %s.idem_maintain()", DBA},
-	{"EXECUTE", "ROUTINE %s.idem_verify()", DBA},
-	{"SELECT", "TABLE %s.idem_keys", DBA},
-	{"SELECT", "TABLE %s.idem_holders", DBA},
-	{"SELECT", "TABLE %s.idem_stores", DBA},
-	/* idem_verify reads these as its caller */
-	{"SELECT", "TABLE %s.idem_ring", DBA},
-	{"SELECT", "TABLE %s.idem_keys_0", DBA},
-	{"SELECT", "TABLE %s.idem_keys_1", DBA},
-	{"SELECT", "TABLE %s.idem_keys_2", DBA},
-	{"SELECT", "TABLE %s.idem_keys_3", DBA},
-	{"SELECT", "TABLE %s.idem_pinned", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_release(pg_catalog.text, pg_catalog.text, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_status(pg_catalog.text, pg_catalog.text)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_digest(pg_catalog.text, pg_catalog.text)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_publish(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
+		"pg_catalog.text, pg_catalog.jsonb)", APP | DBA},
+	{"INSERT, SELECT (id, created_at)", "TABLE %1$s.idem_outbox", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_outbox_default()", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_subscribe(pg_catalog.text, pg_catalog.text[], pg_catalog.int4, "
+		"pg_catalog.text, pg_catalog.bool)", CONSUMER | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_fetch(pg_catalog.text, pg_catalog.int4, pg_catalog.interval, pg_catalog.int8)", CONSUMER | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_ack(pg_catalog.text, pg_catalog.int8)", CONSUMER | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_consume(pg_catalog.text, pg_catalog.text)", ALL},
+	{"EXECUTE", "ROUTINE %1$s.idem_consume_seq(pg_catalog.text, pg_catalog.int8, pg_catalog.int8)", ALL},
+	{"EXECUTE", "ROUTINE %1$s.idem_seek(pg_catalog.text, pg_catalog.timestamptz)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_unsubscribe(pg_catalog.text)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_delivered(pg_catalog.int8)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_maintain()", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_verify()", DBA},
+	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores", DBA},
+	/* the functions and views read these as their caller */
+	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text), "
+		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int8)", DBA},
+	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_subscriptions, %1$s.idem_outbox_ids", DBA},
+	{"SELECT", "TABLE %1$s.idem_keys_0, %1$s.idem_keys_1, %1$s.idem_keys_2", DBA},
+	{"SELECT", "TABLE %1$s.idem_inbox_0, %1$s.idem_inbox_1, %1$s.idem_inbox_2", DBA},
+	{"SELECT", "TABLE %1$s.idem_outbox_0, %1$s.idem_outbox_1, %1$s.idem_outbox_2", DBA},
+	{"SELECT", "TABLE %1$s.idem_positions_0, %1$s.idem_positions_1, %1$s.idem_positions_2", DBA},
+	{"SELECT", "TABLE %1$s.idem_watermarks_0, %1$s.idem_watermarks_1, %1$s.idem_watermarks_2", DBA},
 };
 
 Datum
@@ -68,17 +83,13 @@ idem_grant(PG_FUNCTION_ARGS)
 	else if (strcmp(profile, "dba") == 0)
 		bit = DBA;
 	else if (strcmp(profile, "consumer") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("profile \"consumer\" is not supported by idem %s", IDEM_VERSION),
-				 errdetail("There is no outbox to consume from yet."),
-				 errhint("Use profile \"app\" for roles that claim keys.")));
+		bit = CONSUMER;
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown profile \"%s\"", profile),
 				 errdetail("Profiles are \"app\", \"consumer\" and \"dba\"."),
-				 errhint("Use \"app\" for roles that claim keys, \"dba\" for those who look after them.")));
+				 errhint("Use \"app\" for roles that claim keys and publish, \"consumer\" for those that fetch, \"dba\" for those who look after them.")));
 	(void) get_role_oid(role, false);
 	idem_require_writable("idem_grant()");
 

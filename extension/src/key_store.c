@@ -317,12 +317,29 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 	table_close(rel, NoLock);
 }
 
-void
-key_store_delete(const KeyRow *row)
+/*
+ * Delete the key's newest row, which is *row, unless it has expired.  False if
+ * there is none.
+ */
+bool
+key_store_delete(const IdemKey *key, KeyRow *row)
 {
-	Relation	rel = table_open(row->table, RowExclusiveLock);
-	ItemPointerData tid = row->tid;
+	for (;;)
+	{
+		uint64		version = idem_tables()->version;
+		Relation	rel;
 
-	simple_table_tuple_delete(rel, &tid, SnapshotSelf);
-	table_close(rel, NoLock);
+		if (!key_store_find(key, row) || row->expires_at <= GetCurrentTimestamp())
+			return false;
+
+		/* the row stays where it is, unless the table was rewritten just now */
+		rel = table_open(row->table, RowExclusiveLock);
+		if (idem_tables()->version == version)
+		{
+			simple_table_tuple_delete(rel, &row->tid, SnapshotSelf);
+			table_close(rel, NoLock);
+			return true;
+		}
+		table_close(rel, RowExclusiveLock);
+	}
 }

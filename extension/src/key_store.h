@@ -31,6 +31,6 @@ typedef struct KeyRow
 
 extern bool key_store_find(const IdemKey *key, KeyRow *row);
 extern void key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl);
-extern void key_store_delete(const KeyRow *row);
+extern bool key_store_delete(const IdemKey *key, KeyRow *row);
 
 #endif							/* IDEM_KEY_STORE_H */

@@ -30,6 +30,7 @@
 PG_FUNCTION_INFO_V1(idem_publish);
 PG_FUNCTION_INFO_V1(idem_outbox_insert);
 PG_FUNCTION_INFO_V1(idem_outbox_refuse);
+PG_FUNCTION_INFO_V1(idem_outbox_default);
 
 /* columns of the view idem_outbox */
 enum
@@ -169,6 +170,21 @@ idem_outbox_insert(PG_FUNCTION_ARGS)
 	heap_deform_tuple(trigger->tg_trigtuple, desc, message, isnull);
 	publish(message, isnull);
 	return PointerGetDatum(heap_form_tuple(desc, message, isnull));
+}
+
+/*
+ * Default of the view's column id, which only an INSERT asks for.
+ */
+Datum
+idem_outbox_default(PG_FUNCTION_ARGS)
+{
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot insert into \"idem_outbox\" while session_replication_role is replica"),
+				 errdetail("The trigger that stores the message does not run."),
+				 errhint("Use idem_publish().")));
+	PG_RETURN_NULL();
 }
 
 /*

@@ -464,12 +464,12 @@ turn(Store store)
 	}
 
 	/*
-	 * A generation takes rows for half the ttl, so three hold all that live
-	 * and the fourth can be emptied meanwhile.  Where that was held up, the
+	 * A generation takes rows for as long as they live, so two hold all that do
+	 * and the third can be emptied meanwhile.  Where that was held up, the
 	 * current one just goes on.
 	 */
 	next = (ring.current + 1) % RING_GENERATIONS;
-	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC / 2 &&
+	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC &&
 		blocks(store, ring.current) >= policy[store].min_blocks)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) && blocks(store, next) == 0)

@@ -132,12 +132,11 @@ idem_evict(PG_FUNCTION_ARGS)
 				 errhint("Evict it after that transaction has ended; pg_locks and pg_prepared_xacts show it.")));
 	}
 
-	if (!key_store_find(&key, &row) || row.expires_at <= GetCurrentTimestamp())
+	if (!key_store_delete(&key, &row))
 	{
 		claim_unlock(&key);
 		PG_RETURN_BOOL(false);
 	}
-	key_store_delete(&row);
 	row.life++;
 	key_store_insert(&key, &row, 0);
 	PG_RETURN_BOOL(true);

@@ -29,7 +29,7 @@ typedef struct Subscription
 
 extern bool subscription_find(const text *consumer, Subscription *subscription);
 extern void subscription_require(const text *consumer, Subscription *subscription);
-extern void subscription_is_unknown(const text *consumer) pg_attribute_noreturn();
+extern void subscription_is_unknown(const text *consumer);
 extern List *subscription_list(void);
 extern void subscription_insert(Subscription *subscription);
 extern void subscription_set_since(const Subscription *subscription, TimestampTz since);

@@ -18,7 +18,7 @@ typedef enum Store
 	STORES
 } Store;
 
-#define RING_GENERATIONS 4
+#define RING_GENERATIONS 3
 
 /* columns shared by every table that holds keys */
 typedef enum KeyColumn

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -97,6 +98,8 @@ void stop_on_signals(idem::consumer& relay) {
 }
 
 void relay(const arguments& given) {
+    // Else the connection to the server would get its number.
+    if (fcntl(STDOUT_FILENO, F_GETFD) < 0) throw std::system_error{errno, std::generic_category(), "standard output"};
     setenv("PGCLIENTENCODING", "UTF8", 1); // as JSON is
     idem::client client{given.dsn};
     if (!given.topics.empty())

@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(41);
+SELECT plan(70);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -33,7 +33,46 @@ SELECT throws_ok($$CALL idem_maintain()$$, '2D000', NULL, 'CALL idem_maintain, f
 CREATE ROLE regress_idem_calls;
 SELECT lives_ok($$SELECT idem_grant('regress_idem_calls', 'app')$$, 'idem_grant of 2 literals');
 
+SELECT lives_ok($$SELECT idem_subscribe('c1')$$, 'idem_subscribe of 1 literal');
+SELECT lives_ok($$SELECT idem_subscribe('c2', NULL)$$, 'of 2');
+SELECT lives_ok($$SELECT idem_subscribe('c3', '{t}', 1)$$, 'of 3');
+SELECT lives_ok($$SELECT idem_subscribe('c4', '{t,u}', 1, 'earliest')$$, 'of 4');
+SELECT lives_ok($$SELECT idem_subscribe('c5', '{t}', 1, 'now', false)$$, 'of 5');
+SELECT results_eq($$SELECT idem_publish('t', '1') > 0$$, '{t}'::bool[], 'idem_publish of 2 literals');
+SELECT results_eq($$SELECT idem_publish('t', '{"a": 1}', 'k') > 0$$, '{t}'::bool[], 'of 3');
+SELECT results_eq($$SELECT idem_publish('t', '[1]', 'k', 'created') > 0$$, '{t}'::bool[], 'of 4');
+SELECT results_eq($$SELECT idem_publish('t', 'null', 'k', NULL, '{"h": 1}') > 0$$, '{t}'::bool[], 'of 5');
+SELECT is_empty($$SELECT * FROM idem_fetch('c1')$$, 'idem_fetch of 1 literal');
+SELECT is_empty($$SELECT * FROM idem_fetch('c1', 10)$$, 'of 2');
+SELECT is_empty($$SELECT * FROM idem_fetch('c1', 10, '1 ms')$$, 'of 3');
+SELECT is_empty($$SELECT * FROM idem_fetch('c1', 10, '0', NULL)$$, 'of 4');
+SELECT throws_ok($$SELECT idem_ack('c1', 7)$$, 'ID009', NULL, 'idem_ack of 2 literals');
+SELECT lives_ok($$SELECT idem_seek('c1', '2000-01-01')$$, 'idem_seek of 2 literals');
+SELECT lives_ok($$SELECT idem_unsubscribe('c1')$$, 'idem_unsubscribe of 1 literal');
+SELECT is_empty($$SELECT * FROM idem_delivered(0)$$, 'idem_delivered of 1 literal');
+SELECT results_eq($$SELECT idem_consume('s', 'm')$$, '{t}'::bool[], 'idem_consume of 2 literals');
+SELECT results_eq($$SELECT idem_consume_seq('s', 1, 1)$$, '{first}'::text[], 'idem_consume_seq of 3 literals');
+
 -- untyped parameters
+PREPARE publish AS SELECT idem_publish($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('publish'), '{text,jsonb,text,text,jsonb}', 'idem_publish of untyped parameters');
+PREPARE inserting AS INSERT INTO idem_outbox (topic, key, type, payload, headers) VALUES ($1, $2, $3, $4, $5) RETURNING id;
+SELECT is(pg_temp.parameters('inserting'), '{text,text,text,jsonb,jsonb}', 'an INSERT of untyped parameters');
+PREPARE subscribe AS SELECT idem_subscribe($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('subscribe'), '{text,text[],integer,text,boolean}', 'idem_subscribe of untyped parameters');
+PREPARE fetching AS SELECT * FROM idem_fetch($1, $2, $3, $4);
+SELECT is(pg_temp.parameters('fetching'), '{text,integer,interval,bigint}', 'idem_fetch of untyped parameters');
+PREPARE ack AS SELECT idem_ack($1, $2);
+SELECT is(pg_temp.parameters('ack'), '{text,bigint}', 'idem_ack of untyped parameters');
+PREPARE seek AS SELECT idem_seek($1, $2);
+SELECT is(pg_temp.parameters('seek'), '{text,"timestamp with time zone"}', 'idem_seek of untyped parameters');
+PREPARE consume AS SELECT idem_consume($1, $2);
+SELECT is(pg_temp.parameters('consume'), '{text,text}', 'idem_consume of untyped parameters');
+PREPARE consume_seq AS SELECT idem_consume_seq($1, $2, $3);
+SELECT is(pg_temp.parameters('consume_seq'), '{text,bigint,bigint}', 'idem_consume_seq of untyped parameters');
+PREPARE delivered AS SELECT * FROM idem_delivered($1);
+SELECT is(pg_temp.parameters('delivered'), '{bigint}', 'idem_delivered of untyped parameters');
+SELECT results_eq($$EXECUTE publish ('t', '{"a": 1}', 'k', 'x', NULL)$$, $$SELECT currval('idem_outbox_ids')$$, '... executed');
 PREPARE claim AS SELECT status FROM idem_claim($1, $2, $3, $4, $5, $6);
 SELECT is(pg_temp.parameters('claim'), '{text,jsonb,text,interval,interval,interval}', 'idem_claim of untyped parameters');
 SELECT results_eq($$EXECUTE claim ('p1', '{"a": 1}', '', '0', '1 day', NULL)$$, '{claimed}'::text[], '... executed');

@@ -1,6 +1,6 @@
 -- Every comment is there, and names the errors: it is the manual at hand.
 BEGIN;
-SELECT plan(16);
+SELECT plan(24);
 
 -- SQLSTATEs in the comment, in order
 CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
@@ -20,8 +20,8 @@ $$, 'every function, procedure and view has a comment');
 SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'and the extension') FROM pg_extension WHERE extname = 'idem';
 SELECT is_empty($$
 	SELECT proname, name FROM pg_proc AS p, unnest(proargnames[:pronargs]) AS name
-	WHERE proname IN ('idem_claim', 'idem_complete') AND obj_description(p.oid, 'pg_proc') !~ ('\m' || name || '\M')
-$$, 'every argument of idem_claim and idem_complete is spoken of');
+	WHERE proname IN ('idem_claim', 'idem_complete', 'idem_publish', 'idem_subscribe', 'idem_fetch', 'idem_ack', 'idem_seek', 'idem_consume', 'idem_consume_seq') AND obj_description(p.oid, 'pg_proc') !~ ('\m' || name || '\M')
+$$, 'every argument of what applications call is spoken of');
 SELECT is_empty($$
 	SELECT status FROM unnest('{claimed,completed,in_progress,mismatch,cancelled}'::text[]) AS status
 	WHERE obj_description('idem_claim'::regproc, 'pg_proc') !~ ('\n *' || status || ' ')
@@ -41,8 +41,16 @@ SELECT is(pg_temp.errors('idem_release'), '{0A000,ID001,ID003,ID005,ID006}', 'of
 SELECT is(pg_temp.errors('idem_status'), '{25006,40001,ID005,ID006}', 'of idem_status');
 SELECT is(pg_temp.errors('idem_evict'), '{25006,40001,55P03,ID002,ID003,ID005,ID006}', 'of idem_evict');
 SELECT is(pg_temp.errors('idem_digest'), '{ID005,ID006}', 'of idem_digest');
+SELECT is(pg_temp.errors('idem_publish'), '{22004,22023,25006,ID011}', 'of idem_publish');
+SELECT is(pg_temp.errors('idem_subscribe'), '{0A000,22023,25006,42710,ID011}', 'of idem_subscribe');
+SELECT is(pg_temp.errors('idem_fetch'), '{0A000,22023,25006,40001,42704,55000,ID007,ID008,ID011}', 'of idem_fetch');
+SELECT is(pg_temp.errors('idem_ack'), '{22004,25006,ID009,ID010,ID011}', 'of idem_ack');
+SELECT is(pg_temp.errors('idem_seek'), '{22004,22023,25006,42704,ID008,ID011}', 'of idem_seek');
+SELECT is(pg_temp.errors('idem_unsubscribe'), '{25006,42704,ID008,ID011}', 'of idem_unsubscribe');
+SELECT is(pg_temp.errors('idem_consume'), '{25006,40001,55P03,ID011}', 'of idem_consume');
+SELECT is(pg_temp.errors('idem_consume_seq'), '{22004,22023,25006,40001,55P03,ID011}', 'of idem_consume_seq');
 SELECT is(pg_temp.errors('idem_maintain'), '{25006,2D000}', 'of idem_maintain');
-SELECT is(pg_temp.errors('idem_grant'), '{0A000,22004,22023,25006,42704}', 'of idem_grant');
+SELECT is(pg_temp.errors('idem_grant'), '{22004,22023,25006,42704}', 'of idem_grant');
 SELECT is(pg_temp.errors('idem_verify'), NULL, 'none of idem_verify');
 SELECT is(pg_temp.named('ID001 or 2D000, 40P01; 0A000 (not 255 bytes, 12345678 or 3 hours)'), '{0A000,2D000,40P01,ID001}', 'as this test reads them');
 

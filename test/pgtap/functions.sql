@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(13);
+SELECT plan(22);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -33,10 +33,28 @@ SELECT is(pg_temp.contract('idem_evict'),
 	'(key text, scope text DEFAULT ''''::text) -> boolean / C VOLATILE PARALLEL UNSAFE', 'idem_evict');
 SELECT is(pg_temp.contract('idem_digest'),
 	'(key text, scope text DEFAULT ''''::text) -> bigint / C IMMUTABLE PARALLEL SAFE', 'idem_digest');
+SELECT is(pg_temp.contract('idem_publish'),
+	'(topic text, payload jsonb, key text DEFAULT NULL::text, type text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb'
+	') -> bigint / C VOLATILE PARALLEL UNSAFE', 'idem_publish');
+SELECT is(pg_temp.contract('idem_subscribe'),
+	'(consumer text, topics text[] DEFAULT NULL::text[], lanes integer DEFAULT 1, start text DEFAULT ''now''::text, external boolean DEFAULT false'
+	') -> void / C VOLATILE PARALLEL UNSAFE', 'idem_subscribe');
+SELECT is(pg_temp.contract('idem_fetch'),
+	'(consumer text, max_messages integer DEFAULT 100, wait interval DEFAULT ''00:00:00''::interval, lane bigint DEFAULT NULL::bigint, '
+	'OUT batch bigint, OUT seq bigint, OUT id bigint, OUT topic text, OUT key text, OUT type text, '
+	'OUT payload jsonb, OUT headers jsonb, OUT created_at timestamp with time zone, OUT attempt integer'
+	') -> SETOF record / C VOLATILE PARALLEL UNSAFE', 'idem_fetch');
+SELECT is(pg_temp.contract('idem_ack'), '(consumer text, batch bigint) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_ack');
+SELECT is(pg_temp.contract('idem_seek'), '(consumer text, since timestamp with time zone) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_seek');
+SELECT is(pg_temp.contract('idem_unsubscribe'), '(consumer text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_unsubscribe');
+SELECT is(pg_temp.contract('idem_delivered'),
+	'(id bigint, OUT consumer text, OUT state text) -> SETOF record / SQL VOLATILE PARALLEL UNSAFE', 'idem_delivered');
+SELECT is(pg_temp.contract('idem_consume'), '(source text, message_id text) -> boolean / C VOLATILE PARALLEL UNSAFE', 'idem_consume');
+SELECT is(pg_temp.contract('idem_consume_seq'), '(source text, lane bigint, seq bigint) -> text / C VOLATILE PARALLEL UNSAFE', 'idem_consume_seq');
 SELECT is(pg_temp.contract('idem_maintain'),
 	'() -> / C VOLATILE PARALLEL UNSAFE PROCEDURE', 'idem_maintain');
 SELECT is(pg_temp.contract('idem_verify'),
-	'(OUT invariant text, OUT object text, OUT detail text) -> SETOF record / SQL VOLATILE PARALLEL RESTRICTED', 'idem_verify');
+	'(OUT invariant text, OUT object text, OUT detail text) -> SETOF record / SQL VOLATILE PARALLEL UNSAFE', 'idem_verify');
 SELECT is(pg_temp.contract('idem_grant'),
 	'(role name, profile text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_grant');
 

@@ -19,17 +19,34 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_maintain()',
 	'function idem_verify()',
 	'function idem_grant(name,text)',
-	'table idem_keys_0', 'table idem_keys_1', 'table idem_keys_2', 'table idem_keys_3',
+	'function idem_publish(text,jsonb,text,text,jsonb)',
+	'function idem_subscribe(text,text[],integer,text,boolean)',
+	'function idem_fetch(text,integer,interval,bigint)',
+	'function idem_ack(text,bigint)',
+	'function idem_seek(text,timestamp with time zone)',
+	'function idem_unsubscribe(text)',
+	'function idem_pending(text)',
+	'function idem_is_past(text,bigint,xid8,bigint)',
+	'function idem_delivered(bigint)',
+	'function idem_consume(text,text)',
+	'function idem_consume_seq(text,bigint,bigint)',
+	'view idem_outbox', 'view idem_consumers', 'function idem_outbox_insert()', 'function idem_outbox_refuse()', 'function idem_outbox_default()',
+	'sequence idem_outbox_ids', 'table idem_subscriptions',
+	'table idem_keys_0', 'table idem_keys_1', 'table idem_keys_2',
+	'table idem_inbox_0', 'table idem_inbox_1', 'table idem_inbox_2',
+	'table idem_outbox_0', 'table idem_outbox_1', 'table idem_outbox_2',
+	'table idem_positions_0', 'table idem_positions_1', 'table idem_positions_2',
+	'table idem_watermarks_0', 'table idem_watermarks_1', 'table idem_watermarks_2',
 	'table idem_pinned', 'table idem_ring', 'function idem_ring_changed()'
 ], 'the extension''s objects');
 SELECT is_empty($$SELECT object FROM pg_temp.member WHERE object !~ '^\w+ idem_'$$, 'all are called idem_something');
 SELECT set_eq($$SELECT tgname::text || ' on ' || tgrelid::regclass FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member)$$,
-	'{idem_ring_changed on idem_ring}'::text[], 'and its triggers');
-SELECT set_eq($$SELECT extconfig::regclass[]::text[] FROM pg_extension WHERE extname = 'idem'$$,
-	$$SELECT array_agg(objid::regclass::text ORDER BY objid::regclass::text COLLATE "C") FROM pg_temp.member JOIN pg_class ON oid = objid WHERE relkind = 'r'$$,
-	'a dump carries every table');
-SELECT is(extcondition, '{"","","","","","WHERE step OPERATOR(pg_catalog.>) 0"}', 'with all rows but the ring''s first')
-	FROM pg_extension WHERE extname = 'idem';
+	'{idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox}'::text[], 'and its triggers');
+SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'idem'$$,
+	$$SELECT objid::regclass::text FROM pg_temp.member JOIN pg_class ON oid = objid WHERE relkind IN ('r', 'S')$$,
+	'a dump carries every table and the sequence');
+SELECT set_eq($$SELECT t::regclass::text, c FROM pg_extension, unnest(extconfig, extcondition) AS u (t, c) WHERE extname = 'idem' AND c <> ''$$,
+	$$VALUES ('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0')$$, 'with all rows but the ring''s first');
 SELECT is(extrelocatable, false, 'it stays in its schema') FROM pg_extension WHERE extname = 'idem';
 SELECT set_eq($$SELECT name FROM pg_available_extensions WHERE name = 'idem' AND default_version = installed_version$$,
 	'{idem}'::name[], 'it is of the default version');
@@ -42,20 +59,39 @@ $$, $$VALUES
 	('idem_keys_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_keys_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_keys_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
-	('idem_keys_3', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_inbox_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_inbox_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_inbox_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_outbox_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_outbox_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_outbox_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_positions_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_positions_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_positions_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_watermarks_0', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_watermarks_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_watermarks_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
+	('idem_subscriptions', 'f', 'p', NULL, NULL),
 	('idem_pinned', 'f', 'p', NULL, NULL),
 	('idem_ring', 'f', 'p', NULL, NULL)
 $$, 'tables: autovacuum off in the ring, replica identity full everywhere');
 SELECT set_eq($$
 	SELECT pg_get_indexdef(indexrelid) COLLATE "default" FROM pg_index WHERE indrelid IN (SELECT objid FROM pg_temp.member)
 $$, $$
-	SELECT format('CREATE INDEX %s_digest ON %I.%1$s USING hash (digest)', t, n.nspname)
-	FROM unnest('{idem_keys_0,idem_keys_1,idem_keys_2,idem_keys_3,idem_pinned}'::text[]) AS t, pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
+	SELECT format('CREATE INDEX %1$s_%2$s_%3$s ON %4$I.%1$s_%2$s USING %5$s', t, g, suffix, n.nspname, keys)
+	FROM (VALUES ('idem_keys', 'digest', 'hash (digest)'), ('idem_inbox', 'digest', 'hash (digest)'),
+	             ('idem_outbox', 'id', 'btree (id)'), ('idem_outbox', 'xid', 'btree (xid, id)'),
+	             ('idem_positions', 'n', 'btree (consumer, lane, n)'), ('idem_watermarks', 'seq', 'btree (source, lane, seq)')) AS i (t, suffix, keys),
+	     generate_series(0, 2) AS g, pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
 	WHERE extname = 'idem'
 	UNION ALL
-	SELECT format('CREATE INDEX idem_pinned_expires_at ON %I.idem_pinned USING btree (expires_at)', n.nspname)
-	FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'idem'
-$$, 'indexes: by digest everywhere, by expiry where rows are removed one by one');
+	SELECT format(index, n.nspname)
+	FROM unnest(ARRAY['CREATE INDEX idem_pinned_digest ON %I.idem_pinned USING hash (digest)',
+	                  'CREATE INDEX idem_pinned_expires_at ON %I.idem_pinned USING btree (expires_at)',
+	                  'CREATE UNIQUE INDEX idem_subscriptions_consumer ON %I.idem_subscriptions USING btree (consumer)']) AS index,
+	     pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
+	WHERE extname = 'idem'
+$$, 'indexes');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,10 +1,11 @@
 -- Who may do what: nothing is for PUBLIC, and each profile of idem_grant is for what it says.
 BEGIN;
-SELECT plan(6);
+SELECT plan(7);
 CREATE ROLE regress_idem_nobody;
 CREATE ROLE regress_idem_app;
+CREATE ROLE regress_idem_consumer;
 CREATE ROLE regress_idem_dba;
-SELECT lives_ok($$SELECT idem_grant('regress_idem_app', 'app'), idem_grant('regress_idem_dba', 'dba')$$, 'granted');
+SELECT lives_ok($$SELECT idem_grant('regress_idem_app', 'app'), idem_grant('regress_idem_consumer', 'consumer'), idem_grant('regress_idem_dba', 'dba')$$, 'granted');
 
 -- effective privileges on all objects of the extension
 CREATE VIEW pg_temp.may AS
@@ -21,16 +22,28 @@ CREATE VIEW pg_temp.may AS
 	WHERE CASE test WHEN 'has_function_privilege(name,oid,text)'::regprocedure THEN has_function_privilege(r.rolname, objid, privilege)
 	                ELSE has_table_privilege(r.rolname, objid, privilege) END;
 
-SELECT is(count(*), 10 + 9 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
+SELECT is(count(*), 24 + 24 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
 SELECT is_empty($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_nobody'$$, 'PUBLIC may do nothing');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE')
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE')
 $$, 'what an app may do');
+SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_consumer'$$, $$VALUES
+	('idem_subscribe', 'EXECUTE'), ('idem_fetch', 'EXECUTE'), ('idem_ack', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE')
+$$, 'what a consumer may do');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_dba'$$, $$VALUES
 	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_evict', 'EXECUTE'), ('idem_maintain', 'EXECUTE'), ('idem_verify', 'EXECUTE'),
 	('idem_keys', 'SELECT'), ('idem_holders', 'SELECT'), ('idem_stores', 'SELECT'), ('idem_ring', 'SELECT'), ('idem_pinned', 'SELECT'),
-	('idem_keys_0', 'SELECT'), ('idem_keys_1', 'SELECT'), ('idem_keys_2', 'SELECT'), ('idem_keys_3', 'SELECT')
+	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_outbox', 'SELECT'), ('idem_consumers', 'SELECT'),
+	('idem_subscribe', 'EXECUTE'), ('idem_fetch', 'EXECUTE'), ('idem_ack', 'EXECUTE'), ('idem_seek', 'EXECUTE'), ('idem_unsubscribe', 'EXECUTE'),
+	('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'), ('idem_delivered', 'EXECUTE'), ('idem_pending', 'EXECUTE'), ('idem_is_past', 'EXECUTE'),
+	('idem_subscriptions', 'SELECT'), ('idem_outbox_ids', 'SELECT'),
+	('idem_keys_0', 'SELECT'), ('idem_keys_1', 'SELECT'), ('idem_keys_2', 'SELECT'),
+	('idem_inbox_0', 'SELECT'), ('idem_inbox_1', 'SELECT'), ('idem_inbox_2', 'SELECT'),
+	('idem_outbox_0', 'SELECT'), ('idem_outbox_1', 'SELECT'), ('idem_outbox_2', 'SELECT'),
+	('idem_positions_0', 'SELECT'), ('idem_positions_1', 'SELECT'), ('idem_positions_2', 'SELECT'),
+	('idem_watermarks_0', 'SELECT'), ('idem_watermarks_1', 'SELECT'), ('idem_watermarks_2', 'SELECT')
 $$, 'what a dba may do');
 SELECT is_empty($$
 	SELECT proname, grantee::regrole, privilege_type FROM pg_proc, aclexplode(proacl) WHERE proname LIKE 'idem\_%' AND is_grantable AND grantee <> proowner

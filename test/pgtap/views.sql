@@ -1,6 +1,6 @@
 -- What every view shows.
 BEGIN;
-SELECT plan(5);
+SELECT plan(8);
 
 CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
@@ -13,8 +13,15 @@ SELECT is(pg_temp.columns('idem_holders'),
 	'pid integer, since timestamp with time zone, query text, key_hash bigint', 'idem_holders');
 SELECT is(pg_temp.columns('idem_stores'),
 	'store text, generation integer, rows bigint, bytes bigint, next_rotation timestamp with time zone, blocked_by integer[]', 'idem_stores');
+SELECT is(pg_temp.columns('idem_outbox'),
+	'id bigint, topic text, key text, type text, payload jsonb, headers jsonb, created_at timestamp with time zone', 'idem_outbox');
+SELECT is(pg_temp.columns('idem_consumers'),
+	'consumer text, lane bigint, depth bigint, oldest_age interval, held_by integer, parked bigint, dead bigint', 'idem_consumers');
+SELECT is(pg_temp.columns('idem_outbox_0'),
+	'id bigint, xid xid8, era bigint, created_at timestamp with time zone, topic text, key text, type text, payload jsonb, headers jsonb',
+	'idem_outbox_0, for those who read the tables by logical decoding');
 SELECT set_eq($$SELECT store, generation FROM idem_stores$$,
-	$$VALUES ('keys', 0), ('keys', 1), ('keys', 2), ('keys', 3), ('pinned', NULL)$$, 'a row for each generation and for idem_pinned');
+	$$SELECT s, g FROM unnest('{keys,inbox,outbox,positions,watermarks}'::text[]) AS s, generate_series(0, 2) AS g UNION ALL SELECT 'pinned', NULL$$, 'a row for each generation and for idem_pinned');
 SELECT is_empty($$
 	SELECT attrelid::regclass, attname FROM pg_attribute
 	WHERE attrelid IN ('idem_keys'::regclass, 'idem_keys_0'::regclass, 'idem_pinned'::regclass)

@@ -13,7 +13,7 @@ $primary->start;
 $primary->safe_psql('postgres', <<'EOF');
 ALTER DATABASE postgres SET idem.key_ttl = '1s';
 CREATE EXTENSION idem;
-UPDATE idem_ring SET ttl = '{1,0,0,0}';
+UPDATE idem_ring SET ttl = '{1,0,0}' WHERE store = 'keys';
 CREATE TABLE orders (key text);
 CREATE FUNCTION place(k text, ttl interval = '1 day') RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -39,11 +39,13 @@ $primary->poll_query_until('postgres', "SELECT sync_state = 'sync' FROM pg_stat_
 
 sub sql { return $primary->safe_psql('postgres', $_[0]); }
 
-# Runs it in a session of its own and, once it waits for the standby, cancels it: what psql then prints.
+sub session { return $primary->background_psql('postgres', on_error_stop => 0); }
+
+# Runs it, in a session of its own if none is given, and cancels it once it waits for the standby: what psql then prints.
 sub cancelled
 {
-	my ($sql) = @_;
-	my $session = $primary->background_psql('postgres', on_error_stop => 0);
+	my ($sql, $session) = @_;
+	$session //= session();
 	my $pid = $session->query_safe("\\set VERBOSITY verbose\nSELECT pg_backend_pid()");
 	$session->query_until(qr/sent/, "\\echo sent\n$sql;\n");
 	wait_for_standby($pid);
@@ -62,9 +64,15 @@ sub wait_for_standby
 	return;
 }
 
-my $knowing = $primary->background_psql('postgres', on_error_stop => 0);
+my $knowing = session();
 is($knowing->query_safe(q{SELECT place('confirmed'); SELECT place('confirmed')}), "claimed\ncompleted",
 	'with the standby at work a claim goes through and replays');
+
+# it confirms while one transaction is open, which is therefore not among what it knows
+my $open = session();
+$open->query_safe(q{BEGIN; SELECT place('late')});
+my $meanwhile = session();
+is($meanwhile->query_safe(q{SELECT place('confirmed')}), 'completed', 'while another transaction is open, too');
 
 # ---- the standby hangs ----
 
@@ -73,6 +81,20 @@ $standby->poll_query_until('postgres', q{SELECT pg_get_wal_replay_pause_state() 
 
 is($knowing->query_safe(q{SET statement_timeout = '1s'; SELECT place('confirmed')}), 'completed',
 	'a session that knows a key to be confirmed replays it');
+
+$meanwhile->query_safe(q{SET statement_timeout = '1s'});
+like(cancelled('COMMIT', $open), qr/might not have been replicated/, 'late: its wait is cancelled');
+is($meanwhile->query_safe(q{SELECT place('confirmed')}), 'completed', 'late: who confirmed while it was open still knows the older one');
+is($meanwhile->query(q{SELECT place('late')}), '', 'late: ... and does not give the younger one');
+$meanwhile->quit;
+
+# it hangs in applying, and still writes
+my $by_flush = session();
+is($by_flush->query_safe(q{SET synchronous_commit = on; SELECT place('flushed'); SELECT place('flushed')}), "claimed\ncompleted",
+	'flushed: confirmed as written, it is given to who asks for that');
+is($by_flush->query(q{SET synchronous_commit = remote_apply; SET statement_timeout = '1s'; SELECT place('flushed')}), '',
+	'flushed: ... and not when the same session asks for more');
+$by_flush->quit;
 
 for my $case (qw(plain frozen))
 {
@@ -92,9 +114,9 @@ $knowing->quit;
 
 # ---- and the ring turns: whatever its maintainer waits for, others claim and read ----
 
-my $maintainer = $primary->background_psql('postgres', on_error_stop => 0);
+my $maintainer = session();
 my $pid = $maintainer->query_safe('SELECT pg_backend_pid()');
-my $files = q{SELECT string_agg(pg_relation_filenode('idem_keys_' || i)::text, ' ' ORDER BY i) FROM generate_series(0, 3) AS i};
+my $files = q{SELECT string_agg(pg_relation_filenode('idem_keys_' || i)::text, ' ' ORDER BY i) FROM generate_series(0, 2) AS i};
 my $initial = sql($files);
 my ($stops, $emptied, @wrong) = (0, 0);
 for my $n (1 .. 200)
@@ -125,7 +147,7 @@ $maintainer->quit;
 # ---- the standby is back ----
 
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
-is(sql("SELECT place('$_')"), 'completed', "$_: with the standby back it is replayed") for qw(plain frozen confirmed);
+is(sql("SELECT place('$_')"), 'completed', "$_: with the standby back it is replayed") for qw(plain frozen late flushed confirmed);
 
 for my $verb (q{SELECT idem_claim('confirmed')}, q{SELECT idem_complete('confirmed', '1')}, q{SELECT idem_status('confirmed')},
 	q{SELECT idem_evict('confirmed')}, q{CALL idem_maintain()})
@@ -138,7 +160,7 @@ is($standby->safe_psql('postgres', q{SELECT response FROM idem_keys WHERE key = 
 
 $primary->stop('immediate');
 $standby->promote;
-is($standby->safe_psql('postgres', "SELECT place('$_')"), 'completed', "promoted: $_ is replayed") for qw(plain frozen confirmed);
+is($standby->safe_psql('postgres', "SELECT place('$_')"), 'completed', "promoted: $_ is replayed") for qw(plain frozen late flushed confirmed);
 is($standby->safe_psql('postgres', q{SELECT place('new')}), 'claimed', 'promoted: a new key is claimed');
 is($standby->safe_psql('postgres', 'CALL idem_maintain(); SELECT * FROM idem_verify()'), '', 'promoted: the ring is in order');
 is($standby->safe_psql('postgres', q{SELECT key, count(*) FROM orders GROUP BY key HAVING count(*) > 1}), '', 'no effect twice');

@@ -24,7 +24,7 @@ my $dumps = $source->basedir;
 my $setup = <<EOF;
 CREATE SCHEMA $schema;
 CREATE EXTENSION idem SCHEMA $schema;
-UPDATE $schema.idem_ring SET ttl = '{2,0,0,0}';
+UPDATE $schema.idem_ring SET ttl = '{2,0,0}' WHERE store = 'keys';
 $path
 CREATE TABLE orders (key text, expires_at timestamptz);
 CREATE FUNCTION place(k text, life interval) RETURNS text LANGUAGE plpgsql AS \$\$
@@ -75,10 +75,10 @@ $source->safe_psql($_, $setup) for qw(rest turning);
 
 # of the first generation, which is retired before the dump; of the pinned table; of the second generation
 $source->safe_psql('rest', "$path SELECT place('short', '1ms'), place('pinned', '1 day')");
-until_true('rest', "CALL $schema.idem_maintain(); SELECT emptied <> '0' FROM $schema.idem_ring");
+until_true('rest', "CALL $schema.idem_maintain(); SELECT emptied <> '0' FROM $schema.idem_ring WHERE store = 'keys'");
 $source->safe_psql('rest', q{ALTER DATABASE rest SET idem.key_ttl = '1d'});
 $source->safe_psql('rest', "$path CALL idem_maintain(); SELECT place('ring', '20 hours'), place(E'odd \\t\\\\ \\'key', '20 hours')");
-my $state = $source->safe_psql('rest', "$path SELECT current, step, ends_at, emptied FROM idem_ring");
+my $state = $source->safe_psql('rest', "$path SELECT current, step, ends_at, emptied FROM idem_ring WHERE store = 'keys'");
 like($state, qr/^[123]\|/, 'the ring turned before the dump');
 
 command_ok([ 'pg_dump', '-Fc', '-f', "$dumps/rest.dump", connection($source, 'rest') ], 'pg_dump -Fc');
@@ -106,12 +106,12 @@ $old->quit;
 
 for my $database (qw(custom plain data))
 {
-	is($target->safe_psql($database, "$path SELECT current, step, ends_at, emptied FROM idem_ring ORDER BY step DESC LIMIT 1"),
+	is($target->safe_psql($database, "$path SELECT current, step, ends_at, emptied FROM idem_ring WHERE store = 'keys' ORDER BY step DESC LIMIT 1"),
 		$state, "$database: the ring's state is carried over");
 	is( $target->safe_psql($database, "$path BEGIN; SELECT key, status, k.response #>> '{}' = key FROM orders, idem_claim(key) AS k WHERE expires_at > now() ORDER BY key; ROLLBACK"),
 		"odd \t\\ 'key|completed|t\npinned|completed|t\nring|completed|t", "$database: keys replay");
 	is( $target->safe_psql($database,
-			"$path SELECT emptied > pg_current_xact_id() FROM idem_ring ORDER BY step DESC LIMIT 1;
+			"$path SELECT emptied > pg_current_xact_id() FROM idem_ring WHERE store = 'keys' ORDER BY step DESC LIMIT 1;
 			BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT place('new', '1 day'); COMMIT;
 			BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT place('new', '1 day'), place('newer', '1 day'); COMMIT"),
 		"t\nclaimed\ncompleted|claimed", "$database: transaction ids from there do no harm here");
@@ -132,8 +132,8 @@ my @running = map {
 } qw(claim maintain);
 for my $n (1 .. 4)
 {
-	my $step = $source->safe_psql('turning', "$path SELECT step FROM idem_ring");
-	until_true('turning', "SELECT step >= $step + 3 FROM $schema.idem_ring");
+	my $step = $source->safe_psql('turning', "$path SELECT step FROM idem_ring WHERE store = 'keys'");
+	until_true('turning', "SELECT step >= $step + 3 FROM $schema.idem_ring WHERE store = 'keys'");
 	command_ok([ 'pg_dump', '-Fc', '-f', "$dumps/turning$n.dump", connection($source, 'turning') ], "a dump while the ring turns: $n");
 	my $now = $source->safe_psql('turning', 'SELECT clock_timestamp()');
 	restore("$dumps/turning$n.dump", "turning$n");
@@ -141,7 +141,7 @@ for my $n (1 .. 4)
 	is( $target->safe_psql("turning$n", <<EOF), '0|t', "turning$n: the key of every order is there");
 		$path
 		SELECT count(*) FILTER (WHERE k IS NULL), count(k) > 0 FROM orders AS o
-		LEFT JOIN (TABLE idem_keys_0 UNION ALL TABLE idem_keys_1 UNION ALL TABLE idem_keys_2 UNION ALL TABLE idem_keys_3
+		LEFT JOIN (TABLE idem_keys_0 UNION ALL TABLE idem_keys_1 UNION ALL TABLE idem_keys_2
 			UNION ALL TABLE idem_pinned) AS k ON k.key = o.key AND k.expires_at = o.expires_at
 		WHERE o.expires_at > '$now'
 EOF

@@ -12,7 +12,7 @@ $node->start;
 $node->safe_psql('postgres', <<'EOF');
 ALTER DATABASE postgres SET idem.key_ttl = '1s';
 CREATE EXTENSION idem;
-UPDATE idem_ring SET ttl = '{1,0,0,0}';
+UPDATE idem_ring SET ttl = '{1,0,0}' WHERE store = 'keys';
 CREATE PUBLICATION everything FOR ALL TABLES;
 SELECT pg_create_logical_replication_slot('text', 'test_decoding');
 SELECT pg_create_logical_replication_slot('binary', 'pgoutput');
