@@ -23,6 +23,7 @@ using clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds shortest_pause{5}, longest_pause{1000};
+constexpr milliseconds aftermath{1000}; // in which a server finds out that a connection was cut
 constexpr std::string_view query_canceled = "57014";
 
 // The columns of fetch_sql.
@@ -111,11 +112,8 @@ void consumer::loop(bool until_empty) {
     while (!stopped_within(milliseconds{0})) {
         try {
             if (!client_.connected()) client_.reconnect(options_.response_timeout);
-            // What our lost transaction holds comes free when the server has ended it.
-            const milliseconds patience =
-                suspect_ ? options_.idle_timeout + options_.response_timeout : milliseconds{0};
-            const bool worked = work_on_next_batch(
-                until_empty ? std::min<milliseconds>(patience, std::chrono::minutes{1}) : options_.wait);
+            const milliseconds wait = !until_empty ? options_.wait : suspect_ ? aftermath : milliseconds{0};
+            const bool worked = work_on_next_batch(wait);
             suspect_ = false;
             pause = shortest_pause;
             if (until_empty && !worked) return;

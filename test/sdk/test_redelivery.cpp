@@ -120,9 +120,9 @@ TEST(redelivery_after_loss, of_any_message_to_the_server) {
         return random() % 4 ? idem::test::pass() : idem::test::drop(static_cast<place>(random() % 3));
     });
     idem::client client{test::through(proxy)};
-    proxy.drop_probability(0.2);
+    proxy.drop_probability(0.1);
     while (proxy.totals().lost() < static_cast<std::uint64_t>(times())) {
-        of.publish(50);
+        of.publish(200);
         idem::consumer{client, of.name, of.insert(), {.batch = 5}}.drain();
     }
     of.check();

@@ -112,7 +112,8 @@ public:
     //   ID007 wait out of range    ID009 the callback ended the transaction   ID011 invalid name
     void run();
 
-    // The same, but ends when there is nothing left, or another process has it in hand.
+    // The same, but ends when there is nothing left, or another transaction has it in hand; be it one of our own, of a
+    // connection that went silent: the server ends that after idle_timeout.
     void drain();
 
     // Makes run and drain return, at once when they wait for a message, else after the batch in hand. From then on they
