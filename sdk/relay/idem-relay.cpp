@@ -133,17 +133,14 @@ void relay(const arguments& given) {
 
 } // namespace
 
-int main(int argc, char** argv) {
-    const arguments given = parse(argc, argv);
-    try {
-        relay(given);
-        return done;
-    } catch (const idem::error& refused) {
-        std::cerr << "idem-relay: " << refused.what() << '\n';
-        if (refused.sqlstate() == "42704" && given.topics.empty()) std::cerr << "--topics makes the consumer known.\n";
-        return refused.sqlstate() == idem::sqlstate::cannot_connect ? disconnected : failed;
-    } catch (const std::exception& failure) {
-        std::cerr << "idem-relay: " << failure.what() << '\n';
-        return failed;
-    }
+int main(int argc, char** argv) try {
+    relay(parse(argc, argv));
+    return done;
+} catch (const idem::error& refused) {
+    std::cerr << "idem-relay: " << refused.what() << '\n';
+    if (refused.sqlstate() == "42704") std::cerr << "--topics makes a consumer known.\n";
+    return refused.sqlstate() == idem::sqlstate::cannot_connect ? disconnected : failed;
+} catch (const std::exception& failure) {
+    std::cerr << "idem-relay: " << failure.what() << '\n';
+    return failed;
 }

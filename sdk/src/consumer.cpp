@@ -77,6 +77,24 @@ detail::reply ask(PGconn* connection, const std::string& sql, milliseconds time,
     return detail::collect(connection, std::chrono::ceil<milliseconds>(until - clock::now()));
 }
 
+std::string fetch_sql(PGconn* connection, std::string_view consumer, milliseconds wait,
+                      const consumer_options& options) {
+    std::string sql = "BEGIN ISOLATION LEVEL READ COMMITTED; ";
+    if (options.idle_timeout.count() > 0)
+        sql += "SET LOCAL idle_in_transaction_session_timeout = " + std::to_string(options.idle_timeout.count()) + "; ";
+    sql += "SELECT batch, id, topic, key, type, payload, headers, to_json(created_at) #>> '{}', attempt ";
+    sql += "FROM idem_fetch(" + detail::quote(connection, consumer) + "," + std::to_string(options.batch);
+    return sql + ",'" + std::to_string(wait.count()) + " ms')";
+}
+
+// After a failure, when the transaction has been ended: is it worth another try?
+bool again_after(const std::optional<std::string>& sqlstate, bool connected) {
+    if (!sqlstate) return false;
+    if (*sqlstate == sqlstate::serialization_failure || *sqlstate == sqlstate::deadlock_detected) return true;
+    return !connected &&
+           (sqlstate->empty() || sqlstate->starts_with("08") || sqlstate->starts_with("57P")); // the server went away
+}
+
 } // namespace
 
 consumer::consumer(client& on, std::string name, detail::batch_work work, consumer_options options)
@@ -109,7 +127,7 @@ void consumer::loop(bool until_empty) {
     if (client_.connected() && PQtransactionStatus(client_.connection()) != PQTRANS_IDLE)
         throw error{"a consumer begins its own transactions, but the connection is busy or in one already", "25001"};
     milliseconds pause = shortest_pause;
-    while (!stopped_within(milliseconds{0})) {
+    while (!stopped()) {
         try {
             if (!client_.connected()) client_.reconnect(options_.response_timeout);
             const milliseconds wait = !until_empty ? options_.wait : suspect_ ? aftermath : milliseconds{0};
@@ -120,11 +138,12 @@ void consumer::loop(bool until_empty) {
         } catch (const std::exception& failure) {
             const auto sqlstate = work_.sqlstate_of_current();
             end_transaction();
-            if (!again_after(sqlstate)) throw;
+            if (!again_after(sqlstate, client_.connected())) throw;
             suspect_ = suspect_ || !client_.connected();
             if (options_.on_retry) options_.on_retry(failure);
             std::random_device random;
-            stopped_within(milliseconds{std::uniform_int_distribution{pause.count() / 2, pause.count()}(random)});
+            static_cast<void>(
+                stopped_within(milliseconds{std::uniform_int_distribution{pause.count() / 2, pause.count()}(random)}));
             pause = std::min(2 * pause, longest_pause);
         } catch (...) {
             end_transaction();
@@ -136,7 +155,8 @@ void consumer::loop(bool until_empty) {
 // One transaction. False if there was nothing to work on.
 bool consumer::work_on_next_batch(milliseconds wait) {
     PGconn* const connection = client_.connection();
-    const detail::reply fetched = ask(connection, fetch_sql(wait), wait, options_.response_timeout, bell_[0]);
+    const detail::reply fetched =
+        ask(connection, fetch_sql(connection, name_, wait, options_), wait, options_.response_timeout, bell_[0]);
     try {
         fetched.check(connection);
     } catch (const error& refused) {
@@ -144,7 +164,7 @@ bool consumer::work_on_next_batch(milliseconds wait) {
         end_transaction(); // our stop(), a statement_timeout, or a DBA: the wait is over
         return false;
     }
-    if (stopped_within(milliseconds{0})) { // too late to be cancelled, but not worked on
+    if (stopped()) { // too late to be cancelled, but not worked on
         end_transaction();
         return false;
     }
@@ -157,25 +177,6 @@ bool consumer::work_on_next_batch(milliseconds wait) {
     }
     detail::ask(connection, finish, options_.response_timeout).check(connection);
     return rows.rows() > 0;
-}
-
-std::string consumer::fetch_sql(milliseconds wait) const {
-    std::string sql = "BEGIN ISOLATION LEVEL READ COMMITTED; ";
-    if (options_.idle_timeout.count() > 0)
-        sql +=
-            "SET LOCAL idle_in_transaction_session_timeout = " + std::to_string(options_.idle_timeout.count()) + "; ";
-    sql +=
-        "SELECT batch, id, topic, key, type, payload, headers, to_json(created_at) #>> '{}', attempt FROM idem_fetch(";
-    sql += detail::quote(client_.connection(), name_) + "," + std::to_string(options_.batch);
-    return sql + ",'" + std::to_string(wait.count()) + " ms')";
-}
-
-// After a failure, when the transaction has been ended: is it worth another try?
-bool consumer::again_after(const std::optional<std::string>& sqlstate) const {
-    if (!sqlstate) return false;
-    if (*sqlstate == sqlstate::serialization_failure || *sqlstate == sqlstate::deadlock_detected) return true;
-    return !client_.connected() &&
-           (sqlstate->empty() || sqlstate->starts_with("08") || sqlstate->starts_with("57P")); // the server went away
 }
 
 bool consumer::stopped_within(milliseconds patience) const {

@@ -52,7 +52,7 @@ TEST_F(consume, refuses_what_is_wrong) {
     test::session open;
     pqxx::connection connection;
     const auto refusal = [&](auto&& call) {
-        const auto over_libpq = test::thrown([&] { call(open.get()); });
+        auto over_libpq = test::thrown([&] { call(open.get()); });
         pqxx::work tx{connection};
         EXPECT_EQ(test::thrown([&] { call(tx); }), over_libpq);
         return over_libpq;

@@ -14,11 +14,11 @@ using namespace std::chrono_literals;
 template <typename Way>
 class consumer : public testing::Test {
 protected:
-    consumer() {
+    void SetUp() override {
         direct.exec("SELECT idem_subscribe('" + name + "', ARRAY['" + topic + "'])");
         direct.exec("CREATE TABLE " + table + " (place serial, id bigint)");
     }
-    ~consumer() override {
+    void TearDown() override {
         direct.exec("SELECT idem_unsubscribe('" + name + "')");
         direct.exec("DROP TABLE " + table);
     }
@@ -41,10 +41,11 @@ protected:
     std::string left() { return direct.value("SELECT depth FROM idem_consumers WHERE consumer = '" + name + "'"); }
 
     // Until the server waits for a message, or does no more.
-    void await(const typename Way::client& on, const std::string& condition) {
-        const std::string pid = std::to_string(PQbackendPID(Way::raw(const_cast<typename Way::client&>(on))));
-        while (direct.value("SELECT " + condition + " FROM pg_stat_activity WHERE pid = " + pid) != "t")
-            std::this_thread::sleep_for(1ms);
+    void await(typename Way::client& on, std::string_view condition) {
+        std::string sql = "SELECT ";
+        sql.append(condition).append(" FROM pg_stat_activity WHERE pid = ");
+        sql += std::to_string(PQbackendPID(Way::raw(on)));
+        while (direct.value(sql) != "t") std::this_thread::sleep_for(1ms);
     }
 
     const std::string name = test::fresh_key("consumer"), topic = test::fresh_key("topic");
@@ -156,6 +157,7 @@ TYPED_TEST(consumer, stops_by_a_signal) {
     pthread_kill(worker.native_handle(), SIGUSR1);
     worker.join();
     std::signal(SIGUSR1, SIG_DFL);
+    to_stop = nullptr;
 }
 
 TYPED_TEST(consumer, stops_after_the_batch_in_hand) {
@@ -277,7 +279,7 @@ TYPED_TEST(consumer, refuses_wrong_use) {
     idem::transaction{TypeParam::raw(client), 60s}.exec("ROLLBACK");
 }
 
-TYPED_TEST(consumer, refuses_a_callback_that_ends_the_transaction) {
+TYPED_TEST(consumer, refuses_a_callback_that_ends_or_breaks_the_transaction) {
     this->publish(1);
     typename TypeParam::client client{""};
     EXPECT_EQ(test::thrown([&] {
@@ -288,6 +290,14 @@ TYPED_TEST(consumer, refuses_a_callback_that_ends_the_transaction) {
                   idem::consumer{client, this->name, [](auto& tx, const message&) { tx.exec("COMMIT"); }}.run();
               }),
               idem::sqlstate::batch_open);
+    EXPECT_EQ(test::thrown([&] { // or swallows what broke it
+                  idem::consumer{client, this->name,
+                                 [](auto& tx, const message&) {
+                                     EXPECT_EQ(test::thrown([&] { tx.exec("SELECT 1/0"); }), "22012");
+                                 }}
+                      .run();
+              }),
+              "25P02");
     EXPECT_EQ(this->left(), "1");
 }
 

@@ -70,7 +70,7 @@ TEST_F(publish, leaves_nothing_when_rolled_back) {
 TEST_F(publish, refuses_what_is_wrong) {
     const auto refusal = [&](const std::string& to, std::string_view payload, const idem::publish_options& options) {
         test::session open;
-        const auto over_libpq = test::thrown([&] { idem::publish(open.get(), to, payload, options); });
+        auto over_libpq = test::thrown([&] { idem::publish(open.get(), to, payload, options); });
         pqxx::connection connection;
         pqxx::work tx{connection};
         EXPECT_EQ(test::thrown([&] { idem::publish(tx, to, payload, options); }), over_libpq);

@@ -34,7 +34,7 @@ public:
         for (int i = 0; i < count; ++i) idem::publish(direct_.get(), name, std::to_string(++published_));
         direct_.exec("COMMIT");
     }
-    auto insert() const {
+    [[nodiscard]] auto insert() const {
         return [this](auto& tx, const message& m) {
             tx.exec("INSERT INTO " + table + " (id) VALUES (" + std::to_string(m.id) + ")");
         };

@@ -108,8 +108,9 @@ public:
     //
     // An exception of `fn` rolls the batch back and passes; so does any other error, an idem::error with its SQLSTATE.
     // Besides the server's own
-    //   22023 batch out of range   25001 the connection is in a transaction   42704 no such consumer
-    //   ID007 wait out of range    ID009 the callback ended the transaction   ID011 invalid name
+    //   22023 batch out of range   25001 the connection is in a transaction   ID011 invalid name
+    //   ID007 wait out of range    ID009 the callback ended the transaction   42704 no such consumer
+    //   25P02 the callback returned though its transaction had failed
     void run();
 
     // The same, but ends when there is nothing left, or another transaction has it in hand; be it one of our own, of a
@@ -139,9 +140,8 @@ private:
 
     void loop(bool until_empty);
     bool work_on_next_batch(std::chrono::milliseconds wait);
-    std::string fetch_sql(std::chrono::milliseconds wait) const;
-    bool again_after(const std::optional<std::string>& sqlstate) const;
-    bool stopped_within(std::chrono::milliseconds) const;
+    [[nodiscard]] bool stopped() const { return stopped_within(std::chrono::milliseconds{0}); }
+    [[nodiscard]] bool stopped_within(std::chrono::milliseconds) const;
     void end_transaction() noexcept;
 
     client& client_;
