@@ -128,7 +128,7 @@ SELECT place(:k::text, CASE :k % 4 WHEN 0 THEN '1 day' ELSE '2s' END::interval);
 EOF
 append_to_file("$dumps/maintain.sql", "CALL $schema.idem_maintain();\n\\sleep 10 ms\n");
 my @running = map {
-	start [ 'pgbench', '-nc2', '-T8', '-R', '500', '-f', "$dumps/$_.sql", '-p', $source->port, '-h', $source->host, 'turning' ], '>&', \my $out
+	start [ 'pgbench', '-nc2', '-T15', '-R', '500', '-f', "$dumps/$_.sql", '-p', $source->port, '-h', $source->host, 'turning' ], '>&', \my $out
 } qw(claim maintain);
 for my $n (1 .. 4)
 {
