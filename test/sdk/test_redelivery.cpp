@@ -168,3 +168,24 @@ TEST(redelivery_after_loss, at_any_time) {
     idem::consumer{client, of.name, of.insert()}.drain();
     of.check();
 }
+
+// The server must not go on waiting for a client that is gone, and then hand the next message to it.
+TEST(redelivery_after_loss, in_a_wait_ends_the_wait) {
+    delivery of;
+    test::session direct;
+    idem::test::proxy proxy{test::upstream()};
+    idem::client client{test::through(proxy)};
+    idem::consumer one{client, of.name, of.insert(), {.wait = 60s}};
+    std::thread worker{[&] { one.run(); }};
+    const std::string waiting = "SELECT min(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%''" +
+                                of.name + "''%' AND pid <> pg_backend_pid()";
+    std::string pid;
+    while ((pid = direct.value(waiting)).empty()) std::this_thread::sleep_for(1ms);
+    proxy.drop_all();
+    const auto until = std::chrono::steady_clock::now() + 20s;
+    const auto there = [&] { return direct.value("SELECT count(*) FROM pg_stat_activity WHERE pid = " + pid) != "0"; };
+    while (there() && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(10ms);
+    EXPECT_FALSE(there());
+    one.stop();
+    worker.join();
+}
