@@ -1,5 +1,7 @@
 // A week of real orders, each delivered several times by eight workers over connections that die, also in mid-commit:
-// first to a service without idem, then to the same service with it. Where the server is, libpq's environment says.
+// first to a service without idem, then to the same service with it, whose messages a consumer makes into a table while
+// its process is killed all the time. Where the server is, libpq's environment says.
+#include "consumer.hpp"
 #include "database.hpp"
 #include "progress.hpp"
 #include "rehearsal.hpp"
@@ -20,6 +22,12 @@ namespace {
 
 struct booked {
     std::size_t orders, credit_notes, duplicates, lost, wrong;
+    std::string pounds;
+};
+
+// What the consumer was put through, and what it has made of the messages.
+struct sales {
+    std::size_t published = 0, kills = 0, taken_up_again = 0, days = 0, wrong = 0;
     std::string pounds;
 };
 
@@ -45,6 +53,16 @@ booked check(database& db, const std::string& schema) {
     const auto r = db.exec(read(DEMO_DIR "/check.sql"));
     const auto n = [&](int column) { return number(r.text(0, column)); };
     return {n(0), n(1), n(2), n(3), n(4), std::string{r.text(0, 5)}};
+}
+
+sales check_sales(database& db, std::size_t kills) {
+    const auto messages = db.exec("SELECT count(*), nextval('demo_with_idem.taken_up') - 1 - count(*) FROM "
+                                  "public.idem_outbox WHERE topic = 'sales' AND created_at > "
+                                  "(SELECT since FROM public.idem_subscriptions WHERE consumer = 'daily_sales')");
+    db.exec("SET search_path = demo_with_idem, demo_expected");
+    const auto r = db.exec(read(DEMO_DIR "/sales.sql"));
+    return {number(messages.text(0, 0)), kills, number(messages.text(0, 1)), number(r.text(0, 0)), number(r.text(0, 1)),
+            std::string{r.text(0, 2)}};
 }
 
 void make_schema(database& db, const std::string& name) {
@@ -86,6 +104,22 @@ void print_table(const half& naive, const half& safe, const booked& expected, co
     std::puts("");
 }
 
+void print_sales(const sales& got, const booked& expected) {
+    const auto row = [](const char* what, const std::string& figure) {
+        std::printf("%-34s %14s\n", what, figure.c_str());
+    };
+    row("", "daily sales");
+    row("", "-----------");
+    row("messages published", grouped(got.published));
+    row("consumer killed (-9), restarted", grouped(got.kills));
+    row("messages taken up again", grouped(got.taken_up_again));
+    row("days", grouped(got.days));
+    row("days unlike the file", grouped(got.wrong));
+    row("pounds in the consumer's table", got.pounds);
+    row("pounds expected", expected.pounds);
+    std::puts("");
+}
+
 int main(const std::string& data, std::uint64_t seed) {
     workload load{read_requests(data), {}, seed};
     load.deliveries = plan(load.requests.size(), seed);
@@ -101,6 +135,9 @@ int main(const std::string& data, std::uint64_t seed) {
         make_schema(db, schema);
         db.exec(read(DEMO_DIR "/schema.sql"));
     }
+    // Messages outlive it too: the consumer starts with those to come.
+    db.exec("SELECT public.idem_unsubscribe(consumer) FROM public.idem_consumers WHERE consumer = 'daily_sales'; "
+            "SELECT public.idem_subscribe('daily_sales', ARRAY['sales'])");
     // Keys outlive this run, the tables above do not: a scope of its own for each.
     const auto scope = db.value("SELECT 'intake ' || clock_timestamp()");
 
@@ -112,9 +149,14 @@ int main(const std::string& data, std::uint64_t seed) {
 
     half naive, safe;
     naive.run = rehearse("without idem", "demo_without_idem", load, without_idem);
-    if (!interrupted)
+    sales told;
+    if (!interrupted) {
+        consumer daily{seed};
         safe.run = rehearse("with idem", "demo_with_idem", load,
                             [&](auto& client, auto& r, auto& seen) { return with_idem(client, r, seen, scope); });
+        if (!interrupted) daily.finish(db);
+        told = check_sales(db, daily.kills());
+    }
     if (interrupted) {
         std::puts("\nstopped");
         return 130;
@@ -123,11 +165,13 @@ int main(const std::string& data, std::uint64_t seed) {
     safe.result = check(db, "demo_with_idem");
     const auto findings = number(db.value("SELECT count(*) FROM public.idem_verify()"));
     print_table(naive, safe, expected, load, findings);
+    print_sales(told, expected);
 
     const auto& got = safe.result;
     const bool exact = got.orders == expected.orders && got.credit_notes == expected.credit_notes &&
                        got.duplicates == 0 && got.lost == 0 && got.wrong == 0 && got.pounds == expected.pounds &&
-                       safe.run.seen.mismatches == changed && safe.run.differing == 0 && findings == 0;
+                       safe.run.seen.mismatches == changed && safe.run.differing == 0 && findings == 0 &&
+                       told.published == load.requests.size() && told.wrong == 0;
     std::printf("%sexactly once: %zu orders, %zu credit notes, %zu deliveries, %zu duplicates, %zu lost\n",
                 exact ? "" : "NOT ", got.orders, got.credit_notes, load.deliveries.size(), got.duplicates, got.lost);
     return exact ? 0 : 1;

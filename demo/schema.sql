@@ -24,3 +24,7 @@ CREATE TABLE credit_note_lines (
     FOREIGN KEY (order_id) REFERENCES credit_notes
 );
 ALTER TABLE credit_note_lines RENAME order_id TO credit_note_id;
+
+-- Kept by the consumer, one message for each order or credit note.
+CREATE TABLE daily_sales (day date PRIMARY KEY, pence bigint NOT NULL);
+CREATE SEQUENCE taken_up; -- counts how often a message was: a rollback does not set it back

@@ -1,5 +1,7 @@
 #include "service.hpp"
 
+#include <idem/publish.hpp>
+
 #include <chrono>
 #include <stdexcept>
 #include <thread>
@@ -31,6 +33,15 @@ std::string book(idem::transaction& tx, const request& r) {
                 "WITH ORDINALITY AS l (stock_code, description, quantity, unit_pence, line_no)",
             {id, r.body()});
     return "{\"id\": " + id + ", \"total_pence\": " + total + "}";
+}
+
+// Books and publishes, in one transaction.
+std::string book_and_tell(idem::transaction& tx, const request& r) {
+    auto response = book(tx, r);
+    idem::publish(tx, "sales",
+                  "{\"placed_at\": \"" + r.placed_at + "\", \"pence\": " + std::to_string(r.total_pence()) + "}",
+                  {.key = r.invoice_no, .type = r.is_credit_note() ? "credited" : "ordered"});
+    return response;
 }
 
 bool lost_connection(const idem::error& e) { return e.sqlstate().starts_with("08"); }
@@ -71,26 +82,17 @@ std::optional<std::string> with_idem(idem::client& client, const request& r, tal
     while (!interrupted) {
         try {
             const auto outcome = idem::run(
-                client, r.key(), r.body(), [&](idem::transaction& tx) { return book(tx, r); }, options);
+                client, r.key(), r.body(), [&](idem::transaction& tx) { return book_and_tell(tx, r); }, options);
             const auto doubts = static_cast<std::size_t>(outcome.in_doubt());
             seen.in_doubt += doubts;
             seen.resolved += doubts;
             if (outcome.status() != idem::run_status::in_progress) seen.resolved += std::exchange(open, 0);
             switch (outcome.status()) {
-            case idem::run_status::executed:
-                ++seen.executed;
-                return outcome.response();
-            case idem::run_status::replayed:
-                ++seen.replayed;
-                return outcome.response();
-            case idem::run_status::mismatch:
-                ++seen.mismatches;
-                return {};
-            case idem::run_status::in_progress:
-                ++seen.in_progress;
-                break; // "409, retry later"
-            case idem::run_status::cancelled:
-                throw std::logic_error("cancelled, though nobody cancels here");
+            case idem::run_status::executed: ++seen.executed; return outcome.response();
+            case idem::run_status::replayed: ++seen.replayed; return outcome.response();
+            case idem::run_status::mismatch: ++seen.mismatches; return {};
+            case idem::run_status::in_progress: ++seen.in_progress; break; // "409, retry later"
+            case idem::run_status::cancelled: throw std::logic_error("cancelled, though nobody cancels here");
             }
             std::this_thread::sleep_for(2ms);
         } catch (const idem::error& e) {

@@ -52,7 +52,7 @@ std::string release_sql(std::string_view key, std::string_view scope) {
 
 std::string_view no_zero_byte(std::string_view text) {
     if (text.find('\0') != std::string_view::npos)
-        throw error{"a key, scope, request or response cannot contain a zero byte", "22021"};
+        throw error{"text for the server cannot contain a zero byte", "22021"};
     return text;
 }
 

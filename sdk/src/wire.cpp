@@ -51,6 +51,8 @@ bool take(PGconn* connection, reply& into) {
     return false;
 }
 
+} // namespace
+
 reply collect(PGconn* connection, std::chrono::milliseconds patience) {
     const clock::time_point until = clock::now() + patience;
     reply all;
@@ -61,8 +63,6 @@ reply collect(PGconn* connection, std::chrono::milliseconds patience) {
     }
     return all;
 }
-
-} // namespace
 
 std::string quote(PGconn* connection, std::string_view text) {
     no_zero_byte(text);

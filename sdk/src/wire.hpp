@@ -41,11 +41,17 @@ private:
     [[nodiscard]] const result* failure() const noexcept;
 };
 
+// The patience of those who have all the time: the user's own connection, without a response timeout.
+inline constexpr std::chrono::hours forever{24 * 365};
+
 // Sends SQL text, one or more statements in a single message, and collects the reply.
 reply ask(PGconn*, const std::string& sql, std::chrono::milliseconds patience);
 // The same for one statement with parameters (null: NULL).
 reply ask(PGconn*, const std::string& sql, const std::vector<const char*>& parameters,
           std::chrono::milliseconds patience);
+
+// Collects the reply to what was sent before.
+reply collect(PGconn*, std::chrono::milliseconds patience);
 
 // Waits until the socket can be read (or written); false after `until`.
 bool wait_for(int socket, bool writable, std::chrono::steady_clock::time_point until);

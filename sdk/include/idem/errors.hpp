@@ -33,11 +33,11 @@ inline constexpr std::string_view invalid_interval = "ID007";  // wait or ttl ne
 inline constexpr std::string_view batch_open = "ID008";        // COMMIT with a batch fetched but not acked
 inline constexpr std::string_view batch_not_held = "ID009";    // ack of a batch not fetched by this transaction
 inline constexpr std::string_view batch_acked = "ID010";       // ack of a batch acked already
-inline constexpr std::string_view invalid_name = "ID011";      // consumer, topic, source or message id empty or too long
+inline constexpr std::string_view invalid_name = "ID011";      // consumer, topic, source, message id: empty or too long
 
 // Standard codes that the SDK itself raises or acts on.
-inline constexpr std::string_view serialization_failure = "40001"; // run tries again
-inline constexpr std::string_view deadlock_detected = "40P01";     // run tries again
+inline constexpr std::string_view serialization_failure = "40001"; // run and consumer try again
+inline constexpr std::string_view deadlock_detected = "40P01";     // run and consumer try again
 inline constexpr std::string_view cannot_connect = "08001";        // no connection within the time allowed
 inline constexpr std::string_view connection_lost = "08006";       // lost or silent, and nothing was committed
 inline constexpr std::string_view in_doubt = "08007";              // lost during COMMIT, and no answer by the deadline

@@ -3,7 +3,10 @@
 
 #include <idem/claim.hpp>
 #include <idem/client.hpp>
+#include <idem/consume.hpp>
+#include <idem/consumer.hpp>
 #include <idem/errors.hpp>
+#include <idem/publish.hpp>
 #include <idem/result.hpp>
 #include <idem/run.hpp>
 #include <idem/transaction.hpp>

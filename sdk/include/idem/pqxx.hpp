@@ -15,12 +15,15 @@
 
 #include <idem/claim.hpp>
 #include <idem/client.hpp>
+#include <idem/consumer.hpp>
+#include <idem/detail/messages.hpp>
 #include <idem/detail/sql.hpp>
 #include <idem/run.hpp>
 
 #include <pqxx/pqxx>
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -100,12 +103,22 @@ inline std::optional<std::string> pqxx_sqlstate_of_current() {
 
 } // namespace detail
 
+namespace detail {
+
+// Quotes for the transaction's connection; NULL for nothing.
+inline auto pqxx_quote(pqxx::transaction_base& tx) {
+    return [&tx](std::optional<std::string_view> text) -> std::string {
+        return text ? tx.quote(std::string{no_zero_byte(*text)}) : "NULL";
+    };
+}
+
+} // namespace detail
+
 // As over libpq, see <idem/claim.hpp>; but what the server refuses is thrown as libpqxx does, a pqxx::sql_error.
 inline claim_result claim(pqxx::transaction_base& tx, std::string_view key, std::optional<std::string_view> request,
                           const claim_options& options = {}) {
-    const auto quote = [&tx](std::string_view text) { return tx.quote(std::string{detail::no_zero_byte(text)}); };
-    const pqxx::result answer =
-        tx.exec(detail::claim_sql(quote(key), request ? quote(*request) : "NULL", quote(options.scope), options));
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result answer = tx.exec(detail::claim_sql(quote(key), quote(request), quote(options.scope), options));
     const auto text = [&answer](int column) -> std::optional<std::string> {
         const auto field = answer[0][column];
         if (field.is_null()) return std::nullopt;
@@ -116,18 +129,40 @@ inline claim_result claim(pqxx::transaction_base& tx, std::string_view key, std:
 
 inline std::string complete(pqxx::transaction_base& tx, std::string_view key, std::string_view response,
                             std::string_view scope = {}) {
-    const auto quote = [&tx](std::string_view text) { return tx.quote(std::string{detail::no_zero_byte(text)}); };
+    const auto quote = detail::pqxx_quote(tx);
     const pqxx::result answer = tx.exec(detail::complete_sql(quote(key), quote(response), quote(scope)));
     return answer[0][0].as<std::string>();
 }
 
 inline void release(pqxx::transaction_base& tx, std::string_view key, std::string_view scope = {}) {
-    const auto quote = [&tx](std::string_view text) { return tx.quote(std::string{detail::no_zero_byte(text)}); };
+    const auto quote = detail::pqxx_quote(tx);
     tx.exec(detail::release_sql(quote(key), quote(scope)));
 }
 
-// What run needs to hand out libpqxx transactions: a connection of its own, that it can replace and give up on, which
-// libpqxx's own cannot.
+// As over libpq, see <idem/publish.hpp>.
+inline std::int64_t publish(pqxx::transaction_base& tx, std::string_view topic, std::string_view payload,
+                            const publish_options& options = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result answer = tx.exec(detail::publish_sql(quote(topic), quote(payload), quote(options.key),
+                                                            quote(options.type), quote(options.headers)));
+    return answer[0][0].as<std::int64_t>();
+}
+
+// As over libpq, see <idem/consume.hpp>.
+[[nodiscard]] inline bool consume(pqxx::transaction_base& tx, std::string_view source, std::string_view message_id) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result answer = tx.exec(detail::consume_sql(quote(source), quote(message_id)));
+    return answer[0][0].as<bool>();
+}
+
+[[nodiscard]] inline consume_status consume_seq(pqxx::transaction_base& tx, std::string_view source, std::int64_t lane,
+                                                std::int64_t seq) {
+    const pqxx::result answer = tx.exec(detail::consume_seq_sql(detail::pqxx_quote(tx)(source), lane, seq));
+    return detail::parse_consume_status(answer[0][0].as<std::string>());
+}
+
+// What run and consumer need to hand out libpqxx transactions: a connection of its own, that it can replace and give up
+// on, which libpqxx's own cannot.
 class pqxx_client {
 public:
     explicit pqxx_client(std::string conninfo) : client_{std::move(conninfo)} {}
@@ -155,5 +190,18 @@ outcome run(pqxx_client& on, std::string_view key, std::optional<std::string_vie
     };
     return detail::run(on.base(), key, request, {body, detail::pqxx_sqlstate_of_current}, options);
 }
+
+// As over libpq, see <idem/consumer.hpp>: idem::consumer{pqxx_client, name, fn} gives `fn` a pqxx::transaction_base&.
+template <>
+struct detail::transactions<pqxx_client> {
+    static client& base(pqxx_client& on) noexcept { return on.base(); }
+    static std::optional<std::string> sqlstate_of_current() { return pqxx_sqlstate_of_current(); }
+    template <typename Use>
+    static void use(client& open, std::chrono::milliseconds, Use&& work) {
+        pqxx::nontransaction tx{pqxx_connection(open)};
+        work(static_cast<pqxx::transaction_base&>(tx));
+        tx.commit(); // sends nothing: the transaction is the consumer's
+    }
+};
 
 } // namespace idem

@@ -1,0 +1,22 @@
+// The statements on messages that the SDK sends, and how it reads what comes back. Not for users.
+#pragma once
+
+#include <idem/consume.hpp>
+#include <idem/publish.hpp>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace idem::detail {
+
+// Texts are SQL literals, already quoted, or NULL.
+std::string publish_sql(std::string_view topic, std::string_view payload, std::string_view key, std::string_view type,
+                        std::string_view headers);
+std::string consume_sql(std::string_view source, std::string_view message_id);
+std::string consume_seq_sql(std::string_view source, std::int64_t lane, std::int64_t seq);
+
+std::int64_t parse_number(std::string_view);
+consume_status parse_consume_status(std::string_view);
+
+} // namespace idem::detail
