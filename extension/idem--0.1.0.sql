@@ -396,7 +396,7 @@ CREATE FUNCTION idem_seek(consumer text, since timestamptz) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_seek(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION idem_seek(text, timestamptz) IS
-$$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again. Forward: those before are never delivered. Waits for a transaction that has a batch of it.
+$$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again. Forward: those before are never delivered, except those whose transaction is still open: they come in either case. Waits for a transaction that has a batch of it.
 
 Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 25006 read-only transaction or standby.
 

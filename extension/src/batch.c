@@ -251,43 +251,44 @@ deliver(const Subscription *subscription, Position *next, int max_messages,
  * have had more than it sees: then the lane counts as held.
  */
 static bool
-try_fetch(const Subscription *subscription, Snapshot snapshot, int max_messages,
+try_fetch(const text *consumer, Snapshot snapshot, int max_messages,
 		  ReturnSetInfo *result)
 {
+	Subscription subscription;
 	Position	next;
 	Latest		row;
 	Mark		now;
 	int64		cost = 0;
 
-	if (!subscription_lock(subscription, false))
+	if (!subscription_lock(consumer, &subscription, false))
 		return false;
-	if (!position_find(subscription->consumer, SUBSCRIPTION_LANE, &next, &row) || next.ended)
-		subscription_is_unknown(subscription->consumer);
+	if (!position_find(consumer, SUBSCRIPTION_LANE, &next, &row) || next.ended)
+		subscription_is_unknown(consumer);
 	if (!latest_is_visible(&row, snapshot))
 	{
 		if (IsolationUsesXactSnapshot())
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not serialize access due to concurrent use of consumer \"%s\"",
-							text_to_cstring(subscription->consumer)),
+							text_to_cstring(consumer)),
 					 errdetail("It was advanced after this transaction's snapshot was taken."),
 					 errhint("Retry the transaction.")));
-		subscription_unlock(subscription);
+		subscription_unlock(&subscription);
 		return false;
 	}
 
 	mark_take(&now, snapshot);
 	next.n++;
-	if (next.in_window && deliver(subscription, &next, max_messages, result, &cost))
+	if (next.in_window && deliver(&subscription, &next, max_messages, result, &cost))
 	{
-		note_batch(subscription->consumer, &next);
+		note_batch(consumer, &next);
 		return true;
 	}
 	next.high = now;
 	next.last_id = 0;
-	if (deliver(subscription, &next, max_messages, result, &cost))
+	if (deliver(&subscription, &next, max_messages, result, &cost))
 	{
-		note_batch(subscription->consumer, &next);
+		note_batch(consumer, &next);
 		return true;
 	}
 
@@ -297,9 +298,9 @@ try_fetch(const Subscription *subscription, Snapshot snapshot, int max_messages,
 	 * be ahead of a snapshot that was taken before.
 	 */
 	if (cost >= COST_PASSED && !TransactionIdIsCurrentTransactionId(row.xmin))
-		position_append(subscription->consumer, SUBSCRIPTION_LANE, &next);
+		position_append(consumer, SUBSCRIPTION_LANE, &next);
 	else
-		subscription_unlock(subscription);
+		subscription_unlock(&subscription);
 	return false;
 }
 
@@ -344,7 +345,7 @@ idem_fetch(PG_FUNCTION_ARGS)
 	int			max_messages;
 	int64		wait;
 	TimestampTz began;
-	Subscription subscription;
+	int64		checked = 0;
 	Snapshot	snapshot = GetActiveSnapshot();
 	MemoryContext context;
 
@@ -368,14 +369,13 @@ idem_fetch(PG_FUNCTION_ARGS)
 	if (wait > 0)
 		require_wait_allowed(result);
 	batch_require_none(consumer);
-	subscription_require(consumer, &subscription);
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "idem fetch", ALLOCSET_DEFAULT_SIZES);
 	began = GetCurrentTimestamp();
 	for (;;)
 	{
 		MemoryContext save = MemoryContextSwitchTo(context);
-		bool		fetched = try_fetch(&subscription, snapshot, max_messages, result);
+		bool		fetched = try_fetch(consumer, snapshot, max_messages, result);
 		int64		waited;
 
 		MemoryContextSwitchTo(save);
@@ -385,6 +385,17 @@ idem_fetch(PG_FUNCTION_ARGS)
 		waited = Max(GetCurrentTimestamp() - began, 0);
 		if (waited >= wait)
 			break;
+
+		/* a dead client's backend must not stand in line for the lane */
+		if (waited - checked >= USECS_PER_SEC)
+		{
+			checked = waited;
+			if (MyProcPort != NULL && WaitEventSetCanReportClosed() &&
+				!pq_check_connection())
+				ereport(FATAL,
+						(errcode(ERRCODE_CONNECTION_FAILURE),
+						 errmsg("connection to client lost")));
+		}
 
 		/* the longer it has been quiet, the less often it looks */
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

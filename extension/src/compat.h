@@ -35,4 +35,7 @@
 #define idem_proc_lxid(proc)		((proc)->lxid)
 #endif
 
+/* libpq/libpq.h, where this stands, needs the headers of GSSAPI */
+extern bool pq_check_connection(void);
+
 #endif							/* IDEM_COMPAT_H */

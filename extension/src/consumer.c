@@ -155,9 +155,7 @@ lock_consumer(FunctionCallInfo fcinfo, Subscription *subscription, Position *pos
 	Latest		row;
 
 	batch_require_none(consumer);
-	subscription_require(consumer, subscription);
-	(void) subscription_lock(subscription, true);
-	subscription_require(consumer, subscription);
+	(void) subscription_lock(consumer, subscription, true);
 	if (!position_find(consumer, SUBSCRIPTION_LANE, position, &row) || position->ended)
 		subscription_is_unknown(consumer);
 }
@@ -185,7 +183,8 @@ idem_unsubscribe(PG_FUNCTION_ARGS)
  * (consumer, since)
  *
  * Times are not quite in the order of ids, so this starts at the first of the
- * messages that are not older: whatever is newer comes after it.
+ * messages that are not older: whatever is newer comes after it.  What is not
+ * committed yet comes in any case.
  */
 Datum
 idem_seek(PG_FUNCTION_ARGS)
@@ -245,7 +244,8 @@ idem_seek(PG_FUNCTION_ARGS)
 	if (since < subscription.since)
 		subscription_set_since(&subscription, since);
 	position.n++;
-	mark_at(&position.low, floor);
+	position.low = now;
+	position.low.floor = floor;
 	position.in_window = false;
 	position_append(subscription.consumer, SUBSCRIPTION_LANE, &position);
 	PG_RETURN_VOID();

@@ -94,18 +94,26 @@ newest_in(Store store, int generation, Datum name, Datum lane, bool found, Lates
 /*
  * The lane's latest, as last committed or written by this transaction.  The
  * caller holds its lock.
+ *
+ * While it looks into one generation after the other, the ring can turn and
+ * carry the row to where it has looked already: then it looks again.
  */
 bool
 latest_find(Store store, const text *name, int64 lane, Latest *latest)
 {
-	const RingState *ring = ring_now(store);
-	bool		found = false;
+	for (;;)
+	{
+		const RingState *ring = ring_now(store);
+		int64		step = ring->step;
+		bool		found = false;
 
-	for (int i = 0; i < RING_GENERATIONS; i++)
-		if (ring_is_living(ring, i))
-			found |= newest_in(store, i, PointerGetDatum(name), Int64GetDatum(lane),
-							   found, latest);
-	return found;
+		for (int i = 0; i < RING_GENERATIONS; i++)
+			if (ring_is_living(ring, i))
+				found |= newest_in(store, i, PointerGetDatum(name), Int64GetDatum(lane),
+								   found, latest);
+		if (ring_now(store)->step == step)
+			return found;
+	}
 }
 
 /*

@@ -78,7 +78,7 @@ subscription_is_unknown(const text *consumer)
 			 errhint("Call idem_subscribe() once, before the first fetch. The view idem_consumers lists those there are.")));
 }
 
-void
+static void
 subscription_require(const text *consumer, Subscription *subscription)
 {
 	if (!subscription_find(consumer, subscription))
@@ -193,13 +193,30 @@ lane_locktag(const Subscription *subscription, LOCKTAG *tag)
 						 SUBSCRIPTION_LANE, IDEM_LOCK_LANE);
 }
 
+/*
+ * Lock the consumer's lane until the transaction ends, and read what it
+ * subscribes to, which holds from then on: it may have been replaced before.
+ * False if somebody else has the lane.
+ */
 bool
-subscription_lock(const Subscription *subscription, bool wait)
+subscription_lock(const text *consumer, Subscription *subscription, bool wait)
 {
-	LOCKTAG		tag;
+	for (;;)
+	{
+		LOCKTAG		tag;
+		int32		id;
 
-	lane_locktag(subscription, &tag);
-	return idem_lock(&tag, ExclusiveLock, wait);
+		subscription_require(consumer, subscription);
+		id = subscription->id;
+		lane_locktag(subscription, &tag);
+		if (!idem_lock(&tag, ExclusiveLock, wait))
+			return false;
+
+		subscription_require(consumer, subscription);
+		if (subscription->id == id)
+			return true;
+		idem_unlock(&tag, ExclusiveLock);
+	}
 }
 
 void

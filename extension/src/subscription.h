@@ -28,14 +28,13 @@ typedef struct Subscription
 } Subscription;
 
 extern bool subscription_find(const text *consumer, Subscription *subscription);
-extern void subscription_require(const text *consumer, Subscription *subscription);
 extern void subscription_is_unknown(const text *consumer);
 extern List *subscription_list(void);
 extern void subscription_insert(Subscription *subscription);
 extern void subscription_set_since(const Subscription *subscription, TimestampTz since);
 extern void subscription_delete(const Subscription *subscription);
 extern bool subscription_wants(const Subscription *subscription, TupleTableSlot *message);
-extern bool subscription_lock(const Subscription *subscription, bool wait);
+extern bool subscription_lock(const text *consumer, Subscription *subscription, bool wait);
 extern void subscription_unlock(const Subscription *subscription);
 
 #endif							/* IDEM_SUBSCRIPTION_H */

@@ -79,8 +79,7 @@ detail::reply ask(PGconn* connection, const std::string& sql, milliseconds time,
 
 std::string fetch_sql(PGconn* connection, std::string_view consumer, milliseconds wait,
                       const consumer_options& options) {
-    // Else the server would wait on for a client that is dead, and hand it the next message.
-    std::string sql = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL client_connection_check_interval = '1s'; ";
+    std::string sql = "BEGIN ISOLATION LEVEL READ COMMITTED; ";
     if (options.idle_timeout.count() > 0)
         sql += "SET LOCAL idle_in_transaction_session_timeout = " + std::to_string(options.idle_timeout.count()) + "; ";
     sql += "SELECT batch, id, topic, key, type, payload, headers, to_json(created_at) #>> '{}', attempt ";

@@ -302,10 +302,16 @@ TYPED_TEST(consumer, refuses_a_callback_that_ends_or_breaks_the_transaction) {
 }
 
 TYPED_TEST(consumer, outlives_a_statement_timeout_and_a_cancelled_wait) {
-    typename TypeParam::client client{"options='-c statement_timeout=50ms'"};
-    idem::consumer one{client, this->name, this->inserting(), {.wait = 60s}};
+    typename TypeParam::client client{"options='-c statement_timeout=100ms'"};
+    const auto insert = this->inserting();
+    const auto apply = [&](auto& tx, const message& m) {
+        tx.exec("SET LOCAL statement_timeout = 0"); // only the wait is to run into it
+        insert(tx, m);
+    };
+    idem::consumer one{client, this->name, apply, {.wait = 60s}};
     std::thread worker{[&] { one.run(); }};
-    std::this_thread::sleep_for(200ms);
+    // Midway between two timeouts: one in the instant after a fetch would meet an idle transaction, and break it.
+    std::this_thread::sleep_for(250ms);
     this->publish(1);
     while (this->applied() == 0) std::this_thread::sleep_for(1ms);
     one.stop();
