@@ -112,7 +112,7 @@ Only "claimed" permits the work. The key is locked until the transaction ends, a
 
 Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl or wait out of range; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders; 0A000 lease.
 
-Cost: one lock, and one index probe for each generation of the ring, however many keys are stored.$$;
+Cost: one lock, and one index probe for each generation of the ring, however many keys are stored. SELECT (idem_claim('k')).status, with the one column that decides, spares the executor a function scan and is some percent cheaper than FROM idem_claim('k'); (idem_claim('k')).* would call it six times, which is an error.$$;
 
 CREATE FUNCTION idem_complete(key text, response jsonb, scope text DEFAULT '', token bigint DEFAULT NULL)
 RETURNS jsonb
@@ -380,7 +380,7 @@ The messages are ones that this statement can see the work of, so it may join th
 
 Errors: ID007 wait out of range; ID008 this transaction has a batch of the consumer that is not acked; ID011 invalid consumer; 42704 no such consumer; 22023 max_messages out of range; 55000 wait above READ COMMITTED; 40001 above READ COMMITTED, when the consumer went on after the transaction's snapshot; 25006 read-only transaction or standby; 0A000 lane; wait in a statement that uses tables.
 
-Cost: that of the messages it returns, and of those of other topics among them. A wait polls every 1 to 16 ms, and holds the statement's snapshot.$$;
+Cost: that of the messages it returns, and of those of other topics among them. A wait polls every 1 to 32 ms, and holds the statement's snapshot.$$;
 
 CREATE FUNCTION idem_ack(consumer text, batch bigint) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(idem_ack);
 
 #define MAX_MESSAGES 100000		/* in a batch */
 #define COST_PASSED 1000		/* what an empty fetch looks at before it says so */
-#define MAX_POLL_MS 16
+#define MAX_POLL_MS 32
 
 /* columns of idem_fetch()'s result */
 enum

@@ -17,6 +17,7 @@
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "key_store.h"
+#include "lock.h"
 #include "replay.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
@@ -349,29 +350,6 @@ idem_claim_init(void)
 }
 
 /*
- * Lock and unlock in the name of the transaction, whichever portal or
- * internal subtransaction happens to run.
- */
-static bool
-lock_now(const LOCKTAG *tag, bool wait)
-{
-	ResourceOwner save = CurrentResourceOwner;
-	LockAcquireResult result;
-
-	CurrentResourceOwner = CurTransactionResourceOwner;
-	PG_TRY();
-	{
-		result = LockAcquire(tag, ExclusiveLock, false, !wait);
-	}
-	PG_FINALLY();
-	{
-		CurrentResourceOwner = save;
-	}
-	PG_END_TRY();
-	return result != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/*
  * Wait in the lock's queue, so that the next in line is woken at once and
  * deadlocks are found.  Running out of time is an answer here, not an error;
  * the subtransaction cleans up after the one that the server raises.
@@ -390,7 +368,7 @@ lock_within(const LOCKTAG *tag, int wait_ms)
 		LockTimeout = wait_ms;
 	PG_TRY();
 	{
-		(void) lock_now(tag, true);
+		(void) idem_lock(tag, ExclusiveLock, true);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -422,19 +400,16 @@ claim_lock(const IdemKey *key, int wait_ms)
 	LOCKTAG		tag;
 
 	key_locktag(key, &tag);
-	return lock_now(&tag, false) || (wait_ms > 0 && lock_within(&tag, wait_ms));
+	return idem_lock(&tag, ExclusiveLock, false) || (wait_ms > 0 && lock_within(&tag, wait_ms));
 }
 
 void
 claim_unlock(const IdemKey *key)
 {
-	ResourceOwner save = CurrentResourceOwner;
 	LOCKTAG		tag;
 
 	key_locktag(key, &tag);
-	CurrentResourceOwner = CurTransactionResourceOwner;
-	(void) LockRelease(&tag, ExclusiveLock, false);
-	CurrentResourceOwner = save;
+	idem_unlock(&tag, ExclusiveLock);
 }
 
 /*
@@ -544,7 +519,6 @@ static Claim *
 require_claim(const IdemKey *key)
 {
 	Claim	   *claim = find_claim(key);
-
 
 	if (claim == NULL || claim->info.state == CLAIM_NONE ||
 		claim->info.state == CLAIM_RELEASED)
