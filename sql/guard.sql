@@ -1,8 +1,14 @@
 --
--- Guard of a user's table: every writer and path, every type of state, rows that move, what is published.
+-- Guard of a user's table: every writer and path, every type of state, rows that move, what is published. In a database of its own.
 --
 \set fails '\\g \\echo :SQLSTATE'
+SELECT current_database() AS home \gset
 SET client_min_messages = warning;
+DROP DATABASE IF EXISTS regress_idem_guard;
+CREATE DATABASE regress_idem_guard;
+\c regress_idem_guard
+SET client_min_messages = warning;
+CREATE EXTENSION idem;
 CREATE SCHEMA guard;
 SET search_path = guard, public;
 
@@ -132,7 +138,7 @@ SELECT idem_attach('orders', 'state', 'order', 't', '{id,NULL}') :fails
 SELECT idem_attach('orders', 'state', 'order', 't', '{id,no_such_column}') :fails
 SELECT idem_attach('orders', 'state', 'order', 't', '{{id},{note}}') :fails
 SELECT idem_attach('orders_pkey', 'state', 'order') :fails
-CREATE VIEW a_view AS SELECT * FROM orders;
+CREATE VIEW a_view AS SELECT id FROM orders;
 SELECT idem_attach('a_view', 'state', 'order') :fails
 CREATE TABLE keyless (state text);
 SELECT idem_attach('keyless', 'state', 'order', 't') :fails
@@ -196,7 +202,9 @@ ALTER TABLE orders RENAME state TO condition;
 UPDATE orders SET condition = 'paid' WHERE id = 30 :fails
 SELECT * FROM idem_verify();
 ALTER TABLE orders RENAME condition TO state;
-ALTER TABLE orders ALTER note TYPE int USING NULL;
+ALTER TABLE orders ALTER state TYPE int USING 1;
+INSERT INTO orders VALUES (32, 2) :fails
+ALTER TABLE orders ALTER state TYPE text USING 'created';
 ALTER TABLE orders ALTER state TYPE varchar(20);
 UPDATE orders SET state = 'completed' WHERE id = 30 :fails
 UPDATE orders SET state = 'paid' WHERE id = 30;
@@ -249,10 +257,10 @@ SELECT col, try_type(col) FROM unnest('{t,v,n,e,d,m}'::name[]) AS col;
 SELECT try_type('c') :fails
 SELECT try_type('id') :fails
 -- a state longer than any name
+DELETE FROM typed;
 SELECT idem_attach('typed', 't', 'order');
 INSERT INTO typed (id, t) VALUES (3, 'created');
-UPDATE typed SET t = repeat('x', 100000) WHERE id = 3 \g (format=unaligned tuples_only) /dev/null
-\echo :SQLSTATE
+UPDATE typed SET t = repeat('x', 300) WHERE id = 3 :fails
 SELECT idem_detach('typed');
 
 -- partitions, and rows that move between them
@@ -278,19 +286,20 @@ UPDATE parted SET region = 'eu', state = 'paid' WHERE id = 1;
 UPDATE parted SET region = 'us', state = 'created' WHERE id = 1 :fails
 UPDATE parted SET region = 'eu', state = 'completed' WHERE id = 3 :fails
 UPDATE parted SET region = 'mars', id = 300 WHERE id = 3;
-UPDATE parted SET region = CASE region WHEN 'eu' THEN 'us' WHEN 'us' THEN 'eu' ELSE 'pluto' END, id = id + 1;
+UPDATE parted SET region = CASE region WHEN 'eu' THEN 'us' WHEN 'us' THEN 'eu' ELSE 'pluto' END, id = id + 10;
 UPDATE parted SET region = CASE region WHEN 'eu' THEN 'us' ELSE 'eu' END, state = 'completed' WHERE region IN ('us', 'eu');
 SELECT tableoid::regclass, * FROM parted ORDER BY id;
 SELECT key, type, payload FROM idem_outbox WHERE topic = 'guard.parted' ORDER BY id;
 -- by MERGE
-MERGE INTO parted AS p USING (VALUES (301, 'eu', 'cancelled')) AS v (id, region, state) ON p.id = v.id WHEN MATCHED THEN UPDATE SET region = v.region, state = v.state;
-SELECT tableoid::regclass, * FROM parted WHERE id = 301;
+MERGE INTO parted AS p USING (VALUES (310, 'eu', 'cancelled')) AS v (id, region, state) ON p.id = v.id WHEN MATCHED THEN UPDATE SET region = v.region, state = v.state;
+SELECT tableoid::regclass, * FROM parted WHERE id = 310;
 -- a deletion and an insertion in one statement are no move
 INSERT INTO parted VALUES (10, 'eu', 'created');
 UPDATE parted SET state = 'paid' WHERE id = 10;
 WITH gone AS (DELETE FROM parted WHERE id = 10 RETURNING *) INSERT INTO parted SELECT id, 'us', state FROM gone :fails
 WITH moved AS (UPDATE parted SET region = 'us' WHERE id = 10 RETURNING *) INSERT INTO parted SELECT id + 1, 'us', 'completed' FROM moved :fails
-WITH moved AS (UPDATE parted SET region = 'us' WHERE id = 10 RETURNING *), gone AS (DELETE FROM parted WHERE id = 301 RETURNING *) INSERT INTO parted SELECT 301, 'us', 'completed' FROM moved, gone :fails
+WITH moved AS (UPDATE parted SET region = 'us' WHERE id = 10 RETURNING *), gone AS (DELETE FROM parted WHERE id = 310 RETURNING *) INSERT INTO parted SELECT 310, 'us', 'completed' FROM moved, gone :fails
+SELECT tableoid::regclass, * FROM parted ORDER BY id;
 -- what other triggers do between the two halves is judged on its own, and the move still ends well
 CREATE TABLE log (n serial, what text);
 CREATE FUNCTION nested() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -318,6 +327,8 @@ SELECT what FROM log ORDER BY n;
 SELECT tableoid::regclass, * FROM parted WHERE id IN (10, 98, 99);
 DROP TRIGGER zz_nested ON parted;
 DROP TRIGGER aa_nested ON parted;
+INSERT INTO parted VALUES (20, 'us', 'created');
+UPDATE parted SET state = 'paid' WHERE id = 20;
 -- a row that another trigger drops on its way leaves nothing that could be taken for its origin
 CREATE FUNCTION dropped() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 CREATE TRIGGER dropped BEFORE INSERT ON parted_eu FOR EACH ROW EXECUTE FUNCTION dropped();
@@ -330,8 +341,8 @@ UPDATE parted SET region = 'eu' WHERE id = 10;
 SAVEPOINT s;
 INSERT INTO parted VALUES (10, 'us', 'completed') :fails
 ROLLBACK TO s;
-UPDATE parted SET region = 'mars', state = 'paid' WHERE id = 2;
-SELECT tableoid::regclass, * FROM parted WHERE id IN (10, 2);
+UPDATE parted SET region = 'mars', state = 'completed' WHERE id = 20;
+SELECT tableoid::regclass, * FROM parted WHERE id IN (10, 20);
 ROLLBACK;
 DROP TRIGGER dropped ON parted_eu;
 -- another BEFORE trigger changes the state while it moves
@@ -346,9 +357,9 @@ UPDATE parted_us SET state = 'paid' WHERE id = 10;
 ALTER TABLE parted_us ENABLE TRIGGER idem_guard;
 -- partitions that come and go
 CREATE TABLE parted_af PARTITION OF parted FOR VALUES IN ('af');
-INSERT INTO parted VALUES (20, 'af', 'paid') :fails
+INSERT INTO parted VALUES (21, 'af', 'paid') :fails
 ALTER TABLE parted DETACH PARTITION parted_af;
-INSERT INTO parted_af VALUES (20, 'af', 'paid');
+INSERT INTO parted_af VALUES (21, 'af', 'paid');
 SELECT * FROM idem_verify();
 DROP TABLE parted_af;
 SELECT idem_detach('parted');
@@ -398,3 +409,6 @@ RESET search_path;
 DROP SCHEMA guard CASCADE;
 SELECT * FROM idem_guards();
 SELECT * FROM idem_verify();
+
+\c :home
+DROP DATABASE regress_idem_guard;

@@ -1,8 +1,14 @@
 --
--- Guarded topics: each key's messages follow the machine, whoever inserts them.
+-- Guarded topics: each key's messages follow the machine, whoever inserts them. In a database of its own.
 --
 \set fails '\\g \\echo :SQLSTATE'
+SELECT current_database() AS home \gset
 SET client_min_messages = warning;
+DROP DATABASE IF EXISTS regress_idem_topic;
+CREATE DATABASE regress_idem_topic;
+\c regress_idem_topic
+SET client_min_messages = warning;
+CREATE EXTENSION idem;
 CREATE VIEW pg_temp.m AS SELECT topic, key, type, payload FROM idem_outbox WHERE topic LIKE 'topic.%' ORDER BY id;
 CREATE VIEW pg_temp.s AS SELECT topic, key, state, id = (SELECT max(id) FROM idem_outbox AS o WHERE (o.topic, o.key) = (s.topic, s.key)) AS is_last,
 	since <= now() AS since FROM idem_outbox_states AS s WHERE topic LIKE 'topic.%' ORDER BY topic, key;
@@ -97,3 +103,6 @@ SELECT idem_publish('topic.a', '1', 'k2', 'paid') > 0 AS published;
 DELETE FROM idem_outbox_states WHERE topic = 'topic.a';
 TRUNCATE idem_guarded_topics;
 SELECT * FROM idem_verify();
+
+\c :home
+DROP DATABASE regress_idem_topic;

@@ -79,7 +79,7 @@ static TransactionId moves_of = InvalidTransactionId;
 static char *
 qualified_name(Relation rel)
 {
-	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+	return quote_qualified_identifier(get_namespace_name_or_temp(RelationGetNamespace(rel)),
 									  RelationGetRelationName(rel));
 }
 
@@ -107,7 +107,7 @@ state_text(Datum value, Oid type)
 	if (type == NAMEOID)
 		return pstrdup(NameStr(*DatumGetName(value)));
 
-	tuple = SearchSysCache1(ENUMOID, value);
+	tuple = get_typtype(type) == TYPTYPE_ENUM ? SearchSysCache1(ENUMOID, value) : NULL;
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
@@ -146,8 +146,8 @@ require_column(Relation rel, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of table %s does not exist", name, qualified_name(rel)),
-				 errdetail("The table's state machine is attached by it."),
-				 errhint("After renaming or dropping it, call idem_detach() and idem_attach() again."),
+				 errdetail("It is one that its state machine is attached with."),
+				 errhint("After renaming or dropping a column, call idem_detach() and idem_attach() again."),
 				 errtable(rel)));
 	return column;
 }
@@ -691,9 +691,9 @@ idem_attach(PG_FUNCTION_ARGS)
 					 errmsg("table %s is already attached", qualified_name(rel)),
 					 guard->tgisclone ?
 					 errdetail("It is a partition, attached with its parent.") :
-					 errdetail("To machine \"%s\" by column \"%s\", with topic \"%s\" and %d columns.",
+					 errdetail("To machine \"%s\" by column \"%s\"; its messages go to: %s.",
 							   guard->tgargs[GUARD_MACHINE], guard->tgargs[GUARD_COLUMN],
-							   guard->tgargs[GUARD_TOPIC], guard->tgnargs - GUARD_COLUMNS),
+							   guard->tgargs[GUARD_TOPIC][0] == '\0' ? "no topic" : guard->tgargs[GUARD_TOPIC]),
 					 guard->tgisclone ?
 					 errhint("Call idem_detach() and idem_attach() for the parent.") :
 					 errhint("Call idem_detach() first.")));

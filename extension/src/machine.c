@@ -62,6 +62,12 @@ same_state(const char *a, const char *b)
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
+static const char *
+quoted(const char *state)
+{
+	return state == NULL ? "NULL" : psprintf("\"%s\"", state);
+}
+
 static int
 compare_rules(const void *left, const void *right)
 {
@@ -278,7 +284,7 @@ void
 machine_refuse(const char *machine, const char *from, const char *to,
 			   Relation rel, const char *detail)
 {
-	const char *wanted = to == NULL ? "NULL" : psprintf("\"%s\"", to);
+	const char *wanted = quoted(to);
 	char	   *next;
 
 	machine_require(machine);
@@ -338,10 +344,10 @@ idem_next_states(PG_FUNCTION_ARGS)
 		initStringInfo(&states);
 		for (const Rule *rule = next_rule(machine, NULL); rule != NULL; rule = next_rule(machine, rule))
 		{
-			char	   *quoted = psprintf("\"%s\"", rule->to);
+			const char *name = quoted(rule->to);
 
-			if (rule->enabled && strstr(states.data, quoted) == NULL)
-				appendStringInfo(&states, "%s%s", states.len > 0 ? ", " : "", quoted);
+			if (rule->enabled && strstr(states.data, name) == NULL)
+				appendStringInfo(&states, "%s%s", states.len > 0 ? ", " : "", name);
 		}
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -543,7 +549,7 @@ idem_transition_check(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot %s a rule of machine \"%s\" that idem ships",
 						TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "delete" : "change", old.machine),
-				 errdetail("From \"%s\" to \"%s\".", old.from == NULL ? "" : old.from, old.to),
+				 errdetail("From %s to \"%s\".", quoted(old.from), old.to),
 				 errhint("Disable it: UPDATE idem_transitions SET enabled = false WHERE machine = %s AND %s AND to_state = %s.",
 						 quote_literal_cstr(old.machine),
 						 old.from == NULL ? "from_state IS NULL" :
@@ -575,14 +581,14 @@ idem_transition_check(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("machine \"%s\" has this rule already", new.machine),
-				 errdetail("From \"%s\" to \"%s\"; idem ships it.", new.from == NULL ? "" : new.from, new.to),
+				 errdetail("From %s to \"%s\"; idem ships it.", quoted(new.from), new.to),
 				 errhint("Enable that one, and delete the other.")));
 	}
 	if (shipped)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("idem does not ship this rule of machine \"%s\"", new.machine),
-				 errdetail("From \"%s\" to \"%s\".", new.from == NULL ? "" : new.from, new.to),
+				 errdetail("From %s to \"%s\".", quoted(new.from), new.to),
 				 errhint("Leave the column \"shipped\" out.")));
 	return PointerGetDatum(row);
 }

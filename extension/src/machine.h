@@ -24,7 +24,7 @@ extern bool machine_has_state(const char *machine, const char *state);
 extern bool machine_is_final(const char *machine, const char *state);
 extern bool machine_allows(const char *machine, const char *from, const char *to);
 extern void machine_refuse(const char *machine, const char *from, const char *to,
-						   Relation rel, const char *detail) pg_attribute_noreturn();
+						   Relation rel, const char *detail);
 extern const MachineRefusal *machine_last_refusal(void);
 extern void machine_forget_refusal(void);
 

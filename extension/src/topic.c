@@ -518,7 +518,7 @@ topic_count(const char *machine, const char *state, StringInfo where)
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	if (count > 0)
-		appendStringInfo(where, "%sGuarded topics: %lld keys in state \"%s\".",
+		appendStringInfo(where, "%sGuarded topics: %lld in state \"%s\".",
 						 where->len > 0 ? " " : "", (long long) count, state);
 	return count;
 }
