@@ -609,7 +609,7 @@ REVOKE ALL ON FUNCTION idem_guard() FROM PUBLIC;
 COMMENT ON FUNCTION idem_guard() IS
 $$Trigger on an attached table, made by idem_attach(): a row begins in one of the machine's first states and goes from state to state by its rules, whoever writes it. To set the state it has already is always allowed. NULL is no state.
 
-Errors: ID012 the machine does not allow it; 42703 the state column is gone; 42704 the machine is; 55000 the primary key is; those of idem_publish().
+Errors: ID012 the machine does not allow it; 42703 the state column is gone; 42704 the machine is; 42804 its type was changed; 55000 the primary key is gone, and there is a topic; those of idem_publish().
 
 Cost: a look-up among the rules in memory; with a topic, a message a transition.$$;
 
@@ -688,7 +688,7 @@ States are in idem_outbox_states; those that are final go when idem.outbox_reten
 
 Errors: ID011 invalid topic or machine; 23514 messages that are kept are of no state of the machine; 25006 read-only transaction or standby; 42704 no such machine; 42710 another machine guards it.
 
-Cost: waits for those who have published and not committed, and reads all messages.$$;
+Cost: waits for those who have published and not committed, and holds up all who publish until it commits; reads all messages.$$;
 
 CREATE FUNCTION idem_unguard_topic(topic text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
