@@ -580,8 +580,9 @@ CREATE TRIGGER idem_transition_truncate BEFORE TRUNCATE ON idem_transitions
 FOR EACH STATEMENT EXECUTE FUNCTION idem_transition_check();
 CREATE TRIGGER idem_transition_strands AFTER UPDATE OR DELETE ON idem_transitions
 FOR EACH ROW EXECUTE FUNCTION idem_transition_strands();
+-- for each row and always, so that rows that replication brings count too
 CREATE TRIGGER idem_transitions_changed AFTER INSERT OR UPDATE OR DELETE ON idem_transitions
-FOR EACH STATEMENT EXECUTE FUNCTION idem_table_changed();
+FOR EACH ROW EXECUTE FUNCTION idem_table_changed();
 ALTER TABLE idem_transitions ENABLE ALWAYS TRIGGER idem_transitions_changed;
 
 CREATE FUNCTION idem_next_states(machine text, state text) RETURNS SETOF text
@@ -660,8 +661,8 @@ CREATE TABLE idem_guarded_topics (
 ) USING heap;
 CREATE UNIQUE INDEX idem_guarded_topics_topic ON idem_guarded_topics USING btree (topic pg_catalog.text_ops);
 ALTER TABLE idem_guarded_topics REPLICA IDENTITY FULL;
-CREATE TRIGGER idem_guarded_topics_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON idem_guarded_topics
-FOR EACH STATEMENT EXECUTE FUNCTION idem_table_changed();
+CREATE TRIGGER idem_guarded_topics_changed AFTER INSERT OR UPDATE OR DELETE ON idem_guarded_topics
+FOR EACH ROW EXECUTE FUNCTION idem_table_changed();
 ALTER TABLE idem_guarded_topics ENABLE ALWAYS TRIGGER idem_guarded_topics_changed;
 SELECT pg_catalog.pg_extension_config_dump('idem_guarded_topics', '');
 

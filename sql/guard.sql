@@ -377,6 +377,21 @@ SELECT key, type, payload, headers FROM idem_outbox WHERE topic = 'guard.publish
 ALTER TABLE published DROP CONSTRAINT published_pkey;
 INSERT INTO published VALUES ('00000000-0000-0000-0000-000000000002', 'created') :fails
 DROP TABLE published;
+-- by who has no right on anything of idem
+CREATE TABLE published (id int PRIMARY KEY, state text);
+SELECT idem_attach('published', 'state', 'order', 'guard.nobody');
+CREATE ROLE regress_idem_guard;
+GRANT USAGE ON SCHEMA guard TO regress_idem_guard;
+GRANT INSERT ON published TO regress_idem_guard;
+SET SESSION AUTHORIZATION regress_idem_guard;
+INSERT INTO guard.published VALUES (1, 'created');
+SELECT public.idem_publish('guard.nobody', '1') :fails
+RESET SESSION AUTHORIZATION;
+SET search_path = guard, public;
+SELECT key, type, payload FROM idem_outbox WHERE topic = 'guard.nobody';
+DROP OWNED BY regress_idem_guard;
+DROP ROLE regress_idem_guard;
+DROP TABLE published;
 -- keys do not depend on a session's settings; the whole row; large values
 CREATE TABLE published (at timestamptz, x interval, data bytea, state text, big text, PRIMARY KEY (at, x, data));
 SELECT idem_attach('published', 'state', 'order', 'guard.keys');

@@ -135,6 +135,14 @@ DROP SCHEMA machine CASCADE;
 UPDATE idem_transitions SET enabled = true WHERE machine = 'order';
 SELECT * FROM idem_transitions ORDER BY machine, from_state NULLS FIRST, to_state;
 SELECT * FROM idem_verify();
+-- one that is missing
+SET session_replication_role = replica;
+DELETE FROM idem_transitions WHERE from_state = 'paid';
+SELECT idem_next_states('order', 'paid') :fails
+RESET session_replication_role;
+SELECT * FROM idem_verify();
+INSERT INTO idem_transitions VALUES ('order', 'paid', 'completed');
+SELECT * FROM idem_verify();
 SELECT idem_transition_check() :fails
 SELECT idem_transition_strands() :fails
 CREATE TEMP TABLE other (id int);

@@ -10,7 +10,9 @@
  * triggers did to them.  A row that moves to another partition is deleted here
  * and inserted there: the deleted row's header tells that it moved, and the
  * next insertion by the same command at the same depth of triggers is where it
- * went.
+ * went.  (Should a BEFORE trigger drop a row on its way, and the same command
+ * insert another one next, that one is taken for it, and must follow from its
+ * state.)
  */
 #include "guard.h"
 
@@ -626,8 +628,8 @@ guard_arguments(FunctionCallInfo fcinfo, char ***result)
 }
 
 /*
- * Open the table for idem_attach() or idem_detach(), against all who write.
- * Whoever may not create triggers may not lock it either.
+ * Open the table for idem_attach() or idem_detach().  Whoever may not create
+ * triggers on it is not to lock it either.
  */
 static Relation
 open_guarded(Oid relid)
@@ -643,7 +645,7 @@ open_guarded(Oid relid)
 				 errhint("Attach the table that holds the rows.")));
 	if (kind != '\0' && pg_class_aclcheck(relid, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
-	rel = try_table_open(relid, ShareRowExclusiveLock);
+	rel = try_table_open(relid, AccessShareLock);
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -661,42 +663,67 @@ execute(const char *command)
 }
 
 /*
+ * Is the table attached just so?
+ */
+static bool
+is_attached(Relation rel, char **args, int count)
+{
+	const Trigger *guard = find_guard(rel);
+	bool		same;
+
+	if (guard == NULL)
+		return false;
+	same = guard->tgnargs == count && !guard->tgisclone;
+	for (int i = 0; same && i < count; i++)
+		same = strcmp(guard->tgargs[i], args[i]) == 0;
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("table %s is already attached", qualified_name(rel)),
+				 guard->tgisclone ?
+				 errdetail("It is a partition, attached with its parent.") :
+				 errdetail("To machine \"%s\" by column \"%s\"; its messages go to: %s.",
+						   guard->tgargs[GUARD_MACHINE], guard->tgargs[GUARD_COLUMN],
+						   guard->tgargs[GUARD_TOPIC][0] == '\0' ? "no topic" : guard->tgargs[GUARD_TOPIC]),
+				 guard->tgisclone ?
+				 errhint("Call idem_detach() and idem_attach() for the parent.") :
+				 errhint("Call idem_detach() first.")));
+	return true;
+}
+
+/*
  * (tbl, state_column, machine, topic, columns)
+ *
+ * A repeat changes nothing and holds up nobody: services attach whenever they
+ * start.
  */
 Datum
 idem_attach(PG_FUNCTION_ARGS)
 {
+	Oid			relid = PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0);
 	char	  **args;
 	int			count = guard_arguments(fcinfo, &args);
 	StringInfoData command;
-	const Trigger *guard;
 	Relation	rel;
 	char	   *example;
 	int64		strays;
+	bool		attached;
 	Oid			type;
 
 	idem_require_writable("idem_attach()");
-	rel = open_guarded(PG_GETARG_OID(0));
+	rel = open_guarded(relid);
 
-	guard = find_guard(rel);
-	if (guard != NULL)
+	attached = is_attached(rel, args, count);
+	if (!attached)
 	{
-		bool		same = guard->tgnargs == count && !guard->tgisclone;
-
-		for (int i = 0; same && i < count; i++)
-			same = strcmp(guard->tgargs[i], args[i]) == 0;
-		if (!same)
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_OBJECT),
-					 errmsg("table %s is already attached", qualified_name(rel)),
-					 guard->tgisclone ?
-					 errdetail("It is a partition, attached with its parent.") :
-					 errdetail("To machine \"%s\" by column \"%s\"; its messages go to: %s.",
-							   guard->tgargs[GUARD_MACHINE], guard->tgargs[GUARD_COLUMN],
-							   guard->tgargs[GUARD_TOPIC][0] == '\0' ? "no topic" : guard->tgargs[GUARD_TOPIC]),
-					 guard->tgisclone ?
-					 errhint("Call idem_detach() and idem_attach() for the parent.") :
-					 errhint("Call idem_detach() first.")));
+		/* nobody writes from here on, not to a partition either */
+		LockRelationOid(relid, ShareRowExclusiveLock);
+		if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+			(void) find_all_inheritors(relid, ShareRowExclusiveLock, NULL);
+		attached = is_attached(rel, args, count);
+	}
+	if (attached)
+	{
 		ereport(NOTICE,
 				(errmsg("table %s is already attached to machine \"%s\"",
 						qualified_name(rel), args[GUARD_MACHINE])));

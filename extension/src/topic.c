@@ -388,7 +388,27 @@ take_states(text *topic, const char *machine)
 }
 
 /*
+ * Does this machine guard the topic?  The caller has just locked a table.
+ */
+static bool
+is_guarded(text *topic, const char *machine)
+{
+	const char *existing = topic_machine(PointerGetDatum(topic));
+
+	if (existing != NULL && strcmp(existing, machine) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("topic \"%s\" is already guarded", text_to_cstring(topic)),
+				 errdetail("By machine \"%s\".", existing),
+				 errhint("Call idem_unguard_topic() first.")));
+	return existing != NULL;
+}
+
+/*
  * (topic, machine)
+ *
+ * A repeat changes nothing and holds up nobody: services guard their topics
+ * whenever they start.
  */
 Datum
 idem_guard_topic(PG_FUNCTION_ARGS)
@@ -396,7 +416,6 @@ idem_guard_topic(PG_FUNCTION_ARGS)
 	text	   *topic = idem_name(fcinfo, 0, "topic");
 	text	   *name = idem_name(fcinfo, 1, "machine");
 	const char *machine = text_to_cstring(name);
-	const char *existing;
 	Datum		values[GUARDED_COLUMNS];
 	bool		nulls[GUARDED_COLUMNS] = {false};
 	Relation	rel;
@@ -404,19 +423,12 @@ idem_guard_topic(PG_FUNCTION_ARGS)
 
 	idem_require_writable("idem_guard_topic()");
 	machine_require(machine);
+	LockRelationOid(idem_tables()->guarded_topics, AccessShareLock);
+	if (is_guarded(topic, machine))
+		PG_RETURN_VOID();
 	lock_outbox();
-
-	existing = topic_machine(PointerGetDatum(topic));
-	if (existing != NULL)
-	{
-		if (strcmp(existing, machine) == 0)
-			PG_RETURN_VOID();
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("topic \"%s\" is already guarded", text_to_cstring(topic)),
-				 errdetail("By machine \"%s\".", existing),
-				 errhint("Call idem_unguard_topic() first.")));
-	}
+	if (is_guarded(topic, machine))
+		PG_RETURN_VOID();
 
 	wrong = take_states(topic, machine);
 	if (wrong > 0)
