@@ -344,6 +344,10 @@ ROLLBACK TO s;
 UPDATE parted SET region = 'mars', state = 'completed' WHERE id = 20;
 SELECT tableoid::regclass, * FROM parted WHERE id IN (10, 20);
 ROLLBACK;
+CREATE FUNCTION move_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE guard.parted SET region = 'eu' WHERE id = 10; RETURN NULL; END $$;
+CREATE TRIGGER aa_move AFTER INSERT ON parted_us FOR EACH ROW EXECUTE FUNCTION move_one();
+INSERT INTO parted VALUES (22, 'us', 'completed') :fails
+DROP TRIGGER aa_move ON parted_us;
 DROP TRIGGER dropped ON parted_eu;
 -- another BEFORE trigger changes the state while it moves
 CREATE TRIGGER zz BEFORE INSERT ON parted_eu FOR EACH ROW EXECUTE FUNCTION meddle('created');

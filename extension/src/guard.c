@@ -9,8 +9,7 @@
  * It is an AFTER trigger, which sees rows as they have become, whatever other
  * triggers did to them.  A row that moves to another partition is deleted here
  * and inserted there: the deleted row's header tells that it moved, and the
- * next insertion by the same command at the same depth of triggers is where it
- * went.  (Should a BEFORE trigger drop a row on its way, and the same command
+ * next row that the same command inserts is where it went.  (Should a BEFORE trigger drop a row on its way, and the same command
  * insert another one next, that one is taken for it, and must follow from its
  * state.)
  */
@@ -68,8 +67,7 @@ enum
 /* a row that has left its partition and not arrived yet */
 typedef struct Move
 {
-	struct Move *outer;			/* of a trigger that this one runs within */
-	int			depth;
+	struct Move *outer;			/* of a command that this one runs within */
 	CommandId	command;
 	Oid			root;
 	char	   *state;			/* or NULL */
@@ -307,13 +305,12 @@ root_of(Relation rel)
  * The row leaves its partition.
  */
 static void
-begin_move(Relation rel, HeapTuple tuple, int depth, const char *state)
+begin_move(Relation rel, CommandId command, const char *state)
 {
 	Move	   *move = MemoryContextAlloc(TopTransactionContext, sizeof(Move));
 
 	move->outer = moves;
-	move->depth = depth;
-	move->command = HeapTupleHeaderGetCmax(tuple->t_data);
+	move->command = command;
 	move->root = root_of(rel);
 	move->state = state == NULL ? NULL : MemoryContextStrdup(TopTransactionContext, state);
 	moves = move;
@@ -321,27 +318,25 @@ begin_move(Relation rel, HeapTuple tuple, int depth, const char *state)
 }
 
 /*
- * Is this event the other half of a move?  Then *state is where the row was.
- * Whatever else comes at this depth, or above, ends the move as well: another
- * BEFORE trigger has dropped the row on its way.
+ * Is this row, which the command has written, the other half of a move?  Then
+ * *state is where it was.
+ *
+ * Commands that triggers run have higher numbers than the one that they run
+ * within.  Whatever else this command has written, or one that it runs within,
+ * ends the move as well: another BEFORE trigger has dropped the row on its way.
  */
 static bool
-end_move(TriggerData *trigger, int depth, const char **state)
+end_move(Relation rel, CommandId command, bool inserted, const char **state)
 {
-	Relation	rel = trigger->tg_relation;
 	bool		found = false;
 
 	if (moves_of != GetTopTransactionIdIfAny())
 		moves = NULL;			/* gone with their transaction */
-	while (moves != NULL && moves->depth >= depth)
+	while (moves != NULL && moves->command >= command)
 	{
 		Move	   *move = moves;
 
-		found = move->depth == depth &&
-			TRIGGER_FIRED_BY_INSERT(trigger->tg_event) &&
-			rel->rd_rel->relkind == RELKIND_RELATION &&
-			HeapTupleHeaderGetCmin(trigger->tg_trigtuple->t_data) == move->command &&
-			root_of(rel) == move->root;
+		found = inserted && move->command == command && move->root == root_of(rel);
 		if (found)
 			*state = move->state == NULL ? NULL : pstrdup(move->state);
 		moves = move->outer;
@@ -370,6 +365,7 @@ idem_guard(PG_FUNCTION_ARGS)
 	Datum		value;
 	bool		isnull;
 	bool		begins;
+	bool		is_heap;		/* a partition can be a foreign table */
 	bool		moved = false;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -385,23 +381,26 @@ idem_guard(PG_FUNCTION_ARGS)
 	column = require_column(rel, args[GUARD_COLUMN]);
 	attribute = TupleDescAttr(desc, column - 1);
 	begins = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
+	is_heap = rel->rd_rel->relkind == RELKIND_RELATION;
 
-	if (unlikely(moves != NULL))
-		moved = end_move(trigger, DatumGetInt32(pg_trigger_depth(fcinfo)), &from);
 
 	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 	{
 		tuple = trigger->tg_trigtuple;
-		if (HeapTupleHeaderIndicatesMovedPartitions(tuple->t_data))
+		if (unlikely(moves != NULL) && is_heap)
+			(void) end_move(rel, HeapTupleHeaderGetCmax(tuple->t_data), false, NULL);
+		if (is_heap && HeapTupleHeaderIndicatesMovedPartitions(tuple->t_data))
 		{
 			value = heap_getattr(tuple, column, desc, &isnull);
-			begin_move(rel, tuple, DatumGetInt32(pg_trigger_depth(fcinfo)),
+			begin_move(rel, HeapTupleHeaderGetCmax(tuple->t_data),
 					   isnull ? NULL : state_text(value, attribute->atttypid));
 		}
 		return PointerGetDatum(NULL);
 	}
 
 	tuple = begins ? trigger->tg_trigtuple : trigger->tg_newtuple;
+	if (unlikely(moves != NULL) && is_heap)
+		moved = end_move(rel, HeapTupleHeaderGetCmin(tuple->t_data), begins, &from);
 	value = heap_getattr(tuple, column, desc, &isnull);
 
 	if (!begins)
