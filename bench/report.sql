@@ -33,7 +33,8 @@ FROM (VALUES
     (9, 'order + publish, tps: idem / plain INSERT', 'publish', 'tps', 'idem_publish', 'plain_publish', 0.92, NULL),
     (10, 'order + publish, tps: idem / PgQ', 'publish', 'tps', 'idem_publish', 'pgq_publish', 1.15, NULL),
     (11, 'drain in batches of 1,000, messages/s: idem / PgQ', 'drain', 'tps', 'idem', 'pgq', 1.20, NULL),
-    (12, 'drain, messages/s: idem beside an old snapshot / without', 'drain', 'tps', 'idem_held', 'idem', 0.95, NULL)
+    (12, 'drain, messages/s: idem beside an old snapshot / without', 'drain', 'tps', 'idem_held', 'idem', 0.95, NULL),
+    (16, 'UPDATE of a state, tps: guarded / unguarded', 'guard', 'tps', 'guard_idem', 'guard_plain', 0.95, NULL)
 ) AS f (nr, figure, work, metric, contestant, against, bound, most)
 JOIN paired AS p USING (work, metric, contestant, against)
 UNION ALL
@@ -44,7 +45,14 @@ FROM (VALUES
     (14, 'commit to delivery at 1,000 messages/s, 99th percentile, ms', 'latency', 'p99_ms', 10),
     (15, 'an idle consumer that waits, % of a core', 'latency', 'idle_percent', 1)
 ) AS f (nr, figure, work, metric, most)
-JOIN median AS m USING (work, metric);
+JOIN median AS m USING (work, metric)
+UNION ALL
+SELECT 17, 'what the guard itself costs: idem / PL/pgSQL', c.ratio, NULL, 0.25, c.ratio <= 0.25
+FROM (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY (i.value - p.value) / nullif(l.value - p.value, 0)) AS ratio
+      FROM sample AS i JOIN sample AS p USING (work, metric, round) JOIN sample AS l USING (work, metric, round)
+      WHERE work = 'guard' AND metric = 'us'
+        AND i.contestant = 'guard_idem' AND p.contestant = 'guard_plain' AND l.contestant = 'guard_plpgsql') AS c
+WHERE c.ratio IS NOT NULL;
 
 \pset footer off
 \pset border 0

@@ -54,12 +54,12 @@ INSERT INTO idem_ring VALUES
 	('positions', 0, 0, pg_catalog.now(), '{60,0,0}', '{infinity,-infinity,-infinity}', '0'),
 	('watermarks', 0, 0, pg_catalog.now(), '{60,0,0}', '{infinity,-infinity,-infinity}', '0');
 
-CREATE FUNCTION idem_ring_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
-REVOKE ALL ON FUNCTION idem_ring_changed() FROM PUBLIC;
-COMMENT ON FUNCTION idem_ring_changed() IS
-$$Trigger that makes all sessions read the ring's state anew when it is written by SQL, as a restore does.$$;
+CREATE FUNCTION idem_table_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_table_changed() FROM PUBLIC;
+COMMENT ON FUNCTION idem_table_changed() IS
+$$Trigger that makes all sessions read a table anew that they keep in memory, when it is written by SQL, as a restore does.$$;
 CREATE TRIGGER idem_ring_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON idem_ring
-FOR EACH STATEMENT EXECUTE FUNCTION idem_ring_changed();
+FOR EACH STATEMENT EXECUTE FUNCTION idem_table_changed();
 
 -- deletes by direct access would otherwise trouble a FOR ALL TABLES publication
 ALTER TABLE idem_keys_0 REPLICA IDENTITY FULL;
@@ -288,9 +288,11 @@ key      what the message is about: messages of one key are delivered in the ord
 type     what happened
 headers  a JSON object
 
-Errors: ID011 invalid topic; 22004 payload is NULL; 22023 headers are no object; 25006 read-only transaction or standby.
+To a topic that a machine guards: see idem_guard_topic().
 
-Cost: one row and two index entries.$$;
+Errors: ID011 invalid topic; 22004 payload is NULL; 22023 headers are no object; 25006 read-only transaction or standby. To a guarded topic also: ID011 invalid key; ID012 the machine does not allow it; 22004 key or type is NULL; 40001 above READ COMMITTED, when the key's state changed after the transaction's snapshot; 40P01 deadlock, when transactions publish for several keys in different orders; 55P03 lock_timeout.
+
+Cost: one row and two index entries. To a guarded topic, also one lock and one row that is updated.$$;
 
 -- ---------------------------------------------------------------------------
 -- Consumers: who they are and how far
@@ -532,6 +534,172 @@ Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout;
 Cost: one lock, one index probe for each generation of the ring, one row; nothing grows with the number of messages, as long as CALL idem_maintain() runs.$$;
 
 -- ---------------------------------------------------------------------------
+-- State machines: the rules
+-- ---------------------------------------------------------------------------
+
+-- DBAs edit it. Sessions keep its rules in memory (machine.c), until the
+-- trigger tells them of a change. Rules that idem ships are disabled, not
+-- deleted; a dump carries those that were. They are not in the index: a restore
+-- without triggers puts them beside those that the extension came with, and
+-- then disabled counts.
+CREATE TABLE idem_transitions (
+	machine pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	from_state pg_catalog.text COLLATE pg_catalog."C",  -- NULL: it may begin with to_state
+	to_state pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	enabled pg_catalog.bool NOT NULL DEFAULT true,
+	shipped pg_catalog.bool NOT NULL DEFAULT false
+) USING heap;
+CREATE UNIQUE INDEX idem_transitions_rule ON idem_transitions USING btree
+	(machine pg_catalog.text_ops, from_state pg_catalog.text_ops, to_state pg_catalog.text_ops) NULLS NOT DISTINCT
+	WHERE NOT shipped;
+ALTER TABLE idem_transitions REPLICA IDENTITY FULL;
+INSERT INTO idem_transitions (machine, from_state, to_state, shipped) VALUES
+	('order', NULL, 'created', true),
+	('order', 'created', 'paid', true),
+	('order', 'paid', 'completed', true),
+	('order', 'created', 'cancelled', true);
+SELECT pg_catalog.pg_extension_config_dump('idem_transitions', 'WHERE NOT shipped OR NOT enabled');
+
+CREATE FUNCTION idem_transition_check() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_transition_check() FROM PUBLIC;
+COMMENT ON FUNCTION idem_transition_check() IS
+$$Trigger that refuses malformed rules, and to delete or change those that idem ships; they can be disabled.
+
+Errors: ID011 invalid machine or state; 22023 a rule from a state to itself; 23505 idem ships it; 55000 a rule that idem ships is deleted, changed or made up, TRUNCATE.$$;
+CREATE FUNCTION idem_transition_strands() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_transition_strands() FROM PUBLIC;
+COMMENT ON FUNCTION idem_transition_strands() IS
+$$Trigger that refuses to take away the last rule out of a state, or the last that names it, while rows are in it; unless idem.strand_rows is on.
+
+Errors: 55000 rows would be stranded.
+
+Cost: reads the attached tables.$$;
+CREATE TRIGGER idem_transition_check BEFORE INSERT OR UPDATE OR DELETE ON idem_transitions
+FOR EACH ROW EXECUTE FUNCTION idem_transition_check();
+CREATE TRIGGER idem_transition_truncate BEFORE TRUNCATE ON idem_transitions
+FOR EACH STATEMENT EXECUTE FUNCTION idem_transition_check();
+CREATE TRIGGER idem_transition_strands AFTER UPDATE OR DELETE ON idem_transitions
+FOR EACH ROW EXECUTE FUNCTION idem_transition_strands();
+-- for each row and always, so that rows that replication brings count too
+CREATE TRIGGER idem_transitions_changed AFTER INSERT OR UPDATE OR DELETE ON idem_transitions
+FOR EACH ROW EXECUTE FUNCTION idem_table_changed();
+ALTER TABLE idem_transitions ENABLE ALWAYS TRIGGER idem_transitions_changed;
+
+CREATE FUNCTION idem_next_states(machine text, state text) RETURNS SETOF text
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_next_states(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_next_states(text, text) IS
+$$The states that may follow this one, in order of their bytes; none after a final one. For a state that is NULL: those that the machine begins with.
+
+Errors: ID011 invalid machine; 22023 the machine has no such state; 42704 no such machine.$$;
+
+CREATE FUNCTION idem_machine_dot(machine text) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_machine_dot(text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_machine_dot(text) IS
+$$A machine as Graphviz text, to be drawn by dot -Tsvg: it begins at the point, final states have two rims, disabled rules are dashed.
+
+Errors: ID011 invalid machine; 42704 no such machine.$$;
+
+-- ---------------------------------------------------------------------------
+-- State machines: users' own tables
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION idem_guard() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_guard() FROM PUBLIC;
+COMMENT ON FUNCTION idem_guard() IS
+$$Trigger on an attached table, made by idem_attach(): a row begins in one of the machine's first states and goes from state to state by its rules, whoever writes it. To set the state it has already is always allowed. NULL is no state.
+
+Errors: ID012 the machine does not allow it; 42703 the state column is gone; 42704 the machine is; 42804 its type was changed; 55000 the primary key is gone, and there is a topic; those of idem_publish().
+
+Cost: a look-up among the rules in memory; with a topic, a message a transition.$$;
+
+CREATE FUNCTION idem_attach(
+	tbl regclass, state_column name, machine text, topic text DEFAULT NULL, columns name[] DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_attach(regclass, name, text, text, name[]) FROM PUBLIC;
+COMMENT ON FUNCTION idem_attach(regclass, name, text, text, name[]) IS
+$$Have a machine guard a table, by a trigger called idem_guard. To repeat it changes nothing.
+
+tbl           an ordinary or partitioned table
+state_column  of type text, varchar, name, an enum or a domain over one of them
+machine       of idem_transitions
+topic         each transition publishes there: key is the primary key (of several columns: a JSON array of their texts), type the new state, payload the row. NULL: none
+columns       what the payload has of the row; NULL: all
+
+Errors: ID011 invalid machine or topic; 22004 another argument is NULL; 22023 columns without a topic; 23514 rows are in states that the machine does not have; 25006 read-only transaction or standby; 42501 the caller may not create triggers on it; 42703 no such column; 42704 no such machine; 42710 attached already, otherwise; 42804 the column's type; 42809 no table; 55000 no primary key, with a topic.
+
+Cost: reads the table, and holds up writers meanwhile.$$;
+
+CREATE FUNCTION idem_detach(tbl regclass) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_detach(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION idem_detach(regclass) IS
+$$No longer have a machine guard the table: drops the trigger.
+
+Errors: 22004 tbl is NULL; 25006 read-only transaction or standby; 42501 the caller does not own the table; 42704 it is not attached; 42809 no table.$$;
+
+CREATE FUNCTION idem_guards(
+	OUT tbl regclass, OUT state_column text, OUT machine text, OUT topic text,
+	OUT enabled boolean, OUT stray_rows bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_guards() FROM PUBLIC;
+COMMENT ON FUNCTION idem_guards() IS
+$$Every table that a machine guards, whether its trigger is on, and how many of its rows are in a state that the machine does not have; then each of its partitions, without that count.
+
+Cost: reads the tables.$$;
+
+-- ---------------------------------------------------------------------------
+-- State machines: topics
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE idem_guarded_topics (
+	topic pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	machine pg_catalog.text COLLATE pg_catalog."C" NOT NULL
+) USING heap;
+CREATE UNIQUE INDEX idem_guarded_topics_topic ON idem_guarded_topics USING btree (topic pg_catalog.text_ops);
+ALTER TABLE idem_guarded_topics REPLICA IDENTITY FULL;
+CREATE TRIGGER idem_guarded_topics_changed AFTER INSERT OR UPDATE OR DELETE ON idem_guarded_topics
+FOR EACH ROW EXECUTE FUNCTION idem_table_changed();
+ALTER TABLE idem_guarded_topics ENABLE ALWAYS TRIGGER idem_guarded_topics_changed;
+SELECT pg_catalog.pg_extension_config_dump('idem_guarded_topics', '');
+
+-- Where each key of a guarded topic is: since when, and by which message. It
+-- leaves room in its pages, so that a new state needs no index entry.
+CREATE TABLE idem_outbox_states (
+	topic pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	key pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	state pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	id pg_catalog.int8 NOT NULL,
+	since pg_catalog.timestamptz NOT NULL
+) USING heap WITH (fillfactor = 70);
+CREATE UNIQUE INDEX idem_outbox_states_key ON idem_outbox_states USING btree (topic pg_catalog.text_ops, key pg_catalog.text_ops);
+ALTER TABLE idem_outbox_states REPLICA IDENTITY FULL;
+SELECT pg_catalog.pg_extension_config_dump('idem_outbox_states', '');
+
+CREATE FUNCTION idem_guard_topic(topic text, machine text) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_guard_topic(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_guard_topic(text, text) IS
+$$Have a machine guard a topic of the outbox: a message's type is the state that its key is in from then on. A message that skips or reverses a step is refused; one of the state that the key is in already is not stored, and answered with the id of the first. Publishers of one key wait for each other. The states that keys are in now are taken from the messages that are kept. To repeat it changes nothing.
+
+States are in idem_outbox_states; those that are final go when idem.outbox_retention is over.
+
+Errors: ID011 invalid topic or machine; 23514 messages that are kept are of no state of the machine; 25006 read-only transaction or standby; 42704 no such machine; 42710 another machine guards it.
+
+Cost: waits for those who have published and not committed, and holds up all who publish until it commits; reads all messages.$$;
+
+CREATE FUNCTION idem_unguard_topic(topic text) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_unguard_topic(text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_unguard_topic(text) IS
+$$No longer have a machine guard the topic, and forget the states of its keys. Waits for those who have published and not committed.
+
+Errors: ID011 invalid topic; 25006 read-only transaction or standby; 42704 no machine guards it.$$;
+
+-- ---------------------------------------------------------------------------
 -- Operations
 -- ---------------------------------------------------------------------------
 
@@ -585,7 +753,7 @@ CREATE PROCEDURE idem_maintain()
 AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON PROCEDURE idem_maintain() FROM PUBLIC;
 COMMENT ON PROCEDURE idem_maintain() IS
-$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
+$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned, and final states from idem_outbox_states. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
 
 Errors: 2D000 inside a transaction block; 25006 read-only transaction or standby.$$;
 
@@ -617,6 +785,8 @@ BEGIN ATOMIC
 		SELECT 0 AS generation, * FROM idem_inbox_0
 		UNION ALL SELECT 1, * FROM idem_inbox_1
 		UNION ALL SELECT 2, * FROM idem_inbox_2
+	), guard AS (
+		SELECT * FROM idem_guards()
 	), drawn AS (
 		SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last_id FROM idem_outbox_ids
 	)
@@ -714,6 +884,41 @@ BEGIN ATOMIC
 	  AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
 	  AND c.expires_at OPERATOR(pg_catalog.>) (r.ends_at)[c.generation OPERATOR(pg_catalog.+) 1]
 	UNION ALL
+	SELECT 'a guard is on', g.tbl::pg_catalog.text, 'its trigger idem_guard is off or gone'
+	FROM guard AS g
+	WHERE NOT g.enabled
+	UNION ALL
+	SELECT 'a guard has its column', g.tbl::pg_catalog.text, pg_catalog.format('there is no column %L', g.state_column)
+	FROM guard AS g
+	WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a
+	                  WHERE a.attrelid OPERATOR(pg_catalog.=) g.tbl::pg_catalog.oid
+	                    AND a.attname OPERATOR(pg_catalog.=) g.state_column::pg_catalog.name AND NOT a.attisdropped)
+	UNION ALL
+	SELECT 'a guarded row is in a state of its machine', g.tbl::pg_catalog.text,
+	       pg_catalog.format('%s rows are in none of machine %L', g.stray_rows, g.machine)
+	FROM guard AS g
+	WHERE g.stray_rows OPERATOR(pg_catalog.>) 0::pg_catalog.int8
+	UNION ALL
+	SELECT 'a guard has a machine', u.guarded, pg_catalog.format('there is no machine %L', u.machine)
+	FROM (SELECT g.tbl::pg_catalog.text AS guarded, g.machine FROM guard AS g WHERE g.stray_rows IS NOT NULL
+	      UNION ALL SELECT pg_catalog.format('topic %L', t.topic), t.machine FROM idem_guarded_topics AS t) AS u
+	WHERE NOT EXISTS (SELECT FROM idem_transitions AS r WHERE r.machine OPERATOR(pg_catalog.=) u.machine)
+	UNION ALL
+	SELECT 'a key of a guarded topic is in a state of its machine', pg_catalog.format('key %L, topic %L', s.key, s.topic),
+	       pg_catalog.format('it is in %L, machine %L', s.state, t.machine)
+	FROM idem_outbox_states AS s LEFT JOIN idem_guarded_topics AS t ON t.topic OPERATOR(pg_catalog.=) s.topic
+	WHERE NOT EXISTS (SELECT FROM idem_transitions AS r
+	                  WHERE r.machine OPERATOR(pg_catalog.=) t.machine AND r.enabled
+	                    AND (r.from_state OPERATOR(pg_catalog.=) s.state OR r.to_state OPERATOR(pg_catalog.=) s.state))
+	UNION ALL
+	SELECT 'a rule that idem ships is there', pg_catalog.format('machine %L', w.machine),
+	       pg_catalog.format('from %L to %L', w.from_state, w.to_state)
+	FROM (VALUES ('order'::pg_catalog.text, NULL::pg_catalog.text, 'created'::pg_catalog.text), ('order', 'created', 'paid'),
+	             ('order', 'paid', 'completed'), ('order', 'created', 'cancelled')) AS w (machine, from_state, to_state)
+	WHERE NOT EXISTS (SELECT FROM idem_transitions AS r
+	                  WHERE r.machine OPERATOR(pg_catalog.=) w.machine AND r.to_state OPERATOR(pg_catalog.=) w.to_state
+	                    AND (r.from_state OPERATOR(pg_catalog.=) w.from_state OR (r.from_state IS NULL AND w.from_state IS NULL)))
+	UNION ALL
 	SELECT 'every index is valid', i.indexrelid::pg_catalog.regclass::pg_catalog.text, 'it is not'
 	FROM pg_catalog.pg_index AS i
 	JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) i.indrelid
@@ -726,12 +931,12 @@ BEGIN ATOMIC
 END;
 REVOKE ALL ON FUNCTION idem_verify() FROM PUBLIC;
 COMMENT ON FUNCTION idem_verify() IS
-$$Check every invariant of what is stored; no rows means healthy. Reads all keys and messages: minutes for hundreds of millions.$$;
+$$Check every invariant of what is stored; no rows means healthy. Reads all keys, messages and attached tables: minutes for hundreds of millions.$$;
 
 CREATE FUNCTION idem_grant(role name, profile text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_grant(name, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_grant(name, text) IS
-$$Grant a role what it needs: profile "app" claims and completes keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, evicts, seeks, unsubscribes and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
+$$Grant a role what it needs: profile "app" claims and completes keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, edits and attaches state machines, evicts, seeks, unsubscribes and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
 
 Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby.$$;

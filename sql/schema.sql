@@ -23,6 +23,13 @@ CREATE DATABASE regress_idem_schema;
 \set use :use 'SELECT :s.idem_consume(''s'', ''m''), :s.idem_consume_seq(''s'', 1, 1); SELECT * FROM :s.idem_delivered(1); SELECT * FROM :s.idem_delivered(2); '
 \set use :use 'SELECT :s.idem_seek(''c'', ''2000-01-01''); SELECT :s.idem_unsubscribe(''c''); '
 \set use :use 'CALL :s.idem_maintain(); SELECT * FROM :s.idem_verify(); SELECT :s.idem_evict(''k'');'
+-- and a table and a topic that are guarded
+\set guard 'CREATE TABLE :s.guarded (id pg_catalog.int4 PRIMARY KEY, state pg_catalog.text); '
+\set guard :guard 'SELECT :s.idem_attach(c.oid, ''state'', ''order'', ''g'') FROM pg_catalog.pg_class AS c WHERE c.relname OPERATOR(pg_catalog.=) ''guarded''::pg_catalog.name; '
+\set guard :guard 'INSERT INTO :s.guarded VALUES (1, ''created''); UPDATE :s.guarded SET state = ''completed''; SELECT :s.idem_guard_topic(''g'', ''order''); UPDATE :s.guarded SET state = ''paid''; '
+\set guard :guard 'SELECT key, state FROM :s.idem_outbox_states; SELECT :s.idem_next_states(''order'', ''created''); SELECT :s.idem_publish(''g'', ''1'', ''1'', ''paid''); '
+\set guard :guard 'UPDATE :s.idem_transitions SET enabled = false WHERE machine OPERATOR(pg_catalog.=) ''order''::pg_catalog.text AND to_state OPERATOR(pg_catalog.=) ''completed''::pg_catalog.text; INSERT INTO :s.idem_transitions VALUES (''order'', ''paid'', ''completed''); '
+\set guard :guard 'SELECT :s.idem_unguard_topic(''g''); SELECT tbl, enabled, stray_rows FROM :s.idem_guards(); DROP TABLE :s.guarded;'
 
 -- what the catalogs hold
 CREATE FUNCTION catalogs() RETURNS TABLE (catalog regclass, rows bigint) LANGUAGE plpgsql AS $$
@@ -46,6 +53,7 @@ INSERT INTO dependency_before SELECT * FROM pg_depend;
 CREATE EXTENSION idem SCHEMA "Odd schema-name.é $x %s ""; --";
 \set s '"Odd schema-name.é $x %s ""; --"'
 :use
+:guard
 -- all of it is there and nothing elsewhere
 SELECT n.nspname
 FROM pg_depend AS d LEFT JOIN pg_class AS c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
@@ -70,6 +78,7 @@ SELECT status FROM idem_claim('k') :fails
 RESET search_path;
 \set s first
 :use
+:guard
 
 -- it stays where it is, but the schema may be renamed, or dropped with all that is in it
 ALTER EXTENSION idem SET SCHEMA public :fails
@@ -131,6 +140,7 @@ SELECT now() :fails
 CREATE EXTENSION idem SCHEMA public;
 \set s public
 :use
+:guard
 SELECT public.idem_grant('regress_idem_schema', 'dba');
 SET ROLE regress_idem_schema;
 :use
@@ -140,6 +150,7 @@ DROP EXTENSION idem;
 CREATE EXTENSION idem SCHEMA hostile;
 \set s hostile
 :use
+:guard
 DROP EXTENSION idem;
 
 \c :home

@@ -14,11 +14,13 @@
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #define idem_index_beginscan_bitmap(index, snapshot, nkeys) \
 	index_beginscan_bitmap(index, snapshot, NULL, nkeys)
+#define idem_primary_key(rel)		RelationGetPrimaryKeyIndex(rel, true)
 #else
 #define idem_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #define idem_index_beginscan_bitmap(index, snapshot, nkeys) \
 	index_beginscan_bitmap(index, snapshot, nkeys)
+#define idem_primary_key(rel)		RelationGetPrimaryKeyIndex(rel)
 #endif
 
 #if PG_VERSION_NUM >= 170000

@@ -4,7 +4,8 @@
  *
  * Drivers and the SDK tell these cases apart by number: never reuse one.
  * Everything not listed is reported under the server's own codes: 22004,
- * 22023, 25006, 40001, 40P01, 42704, 42710, 55000, 55P03, 0A000.
+ * 22023, 23505, 23514, 25006, 40001, 40P01, 42501, 42703, 42704, 42710, 42804,
+ * 42809, 55000, 55P03, 0A000.
  */
 #ifndef IDEM_ERRORS_H
 #define IDEM_ERRORS_H
@@ -29,7 +30,9 @@
 #define ERRCODE_IDEM_BATCH_NOT_HELD		MAKE_SQLSTATE('I', 'D', '0', '0', '9')
 /* ack of a batch that this transaction has acked */
 #define ERRCODE_IDEM_BATCH_ACKED		MAKE_SQLSTATE('I', 'D', '0', '1', '0')
-/* a consumer, topic, source or message id that is NULL, empty or too long */
+/* a name (consumer, topic, source, message id, machine) that is NULL, empty or too long */
 #define ERRCODE_IDEM_INVALID_NAME		MAKE_SQLSTATE('I', 'D', '0', '1', '1')
+/* a state that the state machine does not allow there */
+#define ERRCODE_IDEM_TRANSITION_REFUSED	MAKE_SQLSTATE('I', 'D', '0', '1', '2')
 
 #endif							/* IDEM_ERRORS_H */

@@ -15,7 +15,7 @@ PG_FUNCTION_INFO_V1(idem_grant);
 
 #define APP	1					/* claims keys, publishes, uses the inbox */
 #define CONSUMER 2				/* subscribes and fetches, uses the inbox */
-#define DBA	4					/* all that, reads everything, maintains */
+#define DBA	4					/* all that, attaches machines, reads everything, maintains */
 #define ALL	(APP | CONSUMER | DBA)
 
 static const struct
@@ -46,6 +46,15 @@ static const struct
 	{"EXECUTE", "ROUTINE %1$s.idem_seek(pg_catalog.text, pg_catalog.timestamptz)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_unsubscribe(pg_catalog.text)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_delivered(pg_catalog.int8)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_next_states(pg_catalog.text, pg_catalog.text), "
+		"%1$s.idem_machine_dot(pg_catalog.text)", APP | DBA},
+	/* CREATE TRIGGER asks for the last one */
+	{"EXECUTE", "ROUTINE %1$s.idem_attach(pg_catalog.regclass, pg_catalog.name, pg_catalog.text, pg_catalog.text, pg_catalog.name[]), "
+		"%1$s.idem_detach(pg_catalog.regclass), %1$s.idem_guard()", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_guard_topic(pg_catalog.text, pg_catalog.text), "
+		"%1$s.idem_unguard_topic(pg_catalog.text), %1$s.idem_guards()", DBA},
+	{"SELECT, INSERT, UPDATE, DELETE", "TABLE %1$s.idem_transitions", DBA},
+	{"SELECT", "TABLE %1$s.idem_guarded_topics, %1$s.idem_outbox_states", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_maintain()", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_verify()", DBA},

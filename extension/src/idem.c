@@ -20,6 +20,7 @@ int			idem_key_ttl;
 bool		idem_require_completion;
 int			idem_outbox_retention;
 int			idem_inbox_retention;
+bool		idem_strand_rows;
 
 void		_PG_init(void);
 
@@ -61,6 +62,13 @@ _PG_init(void)
 							14 * 24 * 60 * 60, 1, IDEM_MAX_TTL_S,
 							PGC_SUSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
+	DefineCustomBoolVariable("idem.strand_rows",
+							 "Allows an edit of idem_transitions that leaves existing rows in a state without a way on.",
+							 NULL,
+							 &idem_strand_rows,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 	MarkGUCPrefixReserved("idem");
 
 	idem_claim_init();

@@ -24,6 +24,7 @@
 #define IDEM_LOCK_LANE		7343	/* one lane of a consumer, by its id */
 #define IDEM_LOCK_INBOX		7344	/* one message, by digest */
 #define IDEM_LOCK_WATERMARK	7345	/* one lane of a source, by digest */
+#define IDEM_LOCK_STATE		7346	/* one key of a guarded topic, by digest */
 
 #define IDEM_MAX_NAME_BYTES 255 /* of a key, a scope or another name */
 
@@ -38,6 +39,7 @@ extern int	idem_key_ttl;		/* s */
 extern bool idem_require_completion;
 extern int	idem_outbox_retention;	/* s */
 extern int	idem_inbox_retention;	/* s */
+extern bool idem_strand_rows;
 
 /* idem.c */
 extern void idem_require_primary(const char *function);

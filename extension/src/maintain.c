@@ -9,6 +9,7 @@
 #include "nodes/parsenodes.h"
 #include "ring.h"
 #include "miscadmin.h"
+#include "topic.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(idem_maintain);
@@ -31,7 +32,7 @@ idem_maintain(PG_FUNCTION_ARGS)
 	while (more)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
-		more = ring_turn();
+		more = ring_lock() && (ring_turn() || topic_evict());
 		PopActiveSnapshot();
 		SPI_commit();
 		CHECK_FOR_INTERRUPTS();

@@ -21,6 +21,7 @@
 #include "ring.h"
 #include "row.h"
 #include "storage/bufmgr.h"
+#include "topic.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
@@ -70,13 +71,17 @@ outbox_last_id(void)
 
 /*
  * Store a message, given by the columns of the view.  Sets its id and
- * created_at there.
+ * created_at there: where a guarded topic has the key in that state already,
+ * those of the message that brought it there, and stores none.
  */
 static void
 publish(Datum *message, bool *isnull)
 {
 	Datum		values[OUTBOX_COLUMNS];
 	bool		nulls[OUTBOX_COLUMNS] = {false};
+	TopicState	state = {0};
+	bool		is_guarded;
+	const char *machine;
 	Relation	rel;
 
 	idem_check_name(isnull[VIEW_TOPIC] ? NULL : DatumGetTextPP(message[VIEW_TOPIC]), "topic");
@@ -101,6 +106,23 @@ publish(Datum *message, bool *isnull)
 
 	rel = ring_open_current(STORE_OUTBOX, NULL);
 
+	machine = topic_machine(message[VIEW_TOPIC]);
+	is_guarded = machine != NULL;
+	if (unlikely(is_guarded))
+	{
+		state.topic = message[VIEW_TOPIC];
+		state.key = isnull[VIEW_KEY] ? (Datum) 0 : message[VIEW_KEY];
+		state.type = isnull[VIEW_TYPE] ? (Datum) 0 : message[VIEW_TYPE];
+		if (!topic_step(machine, &state))
+		{
+			message[VIEW_ID] = Int64GetDatum(state.id);
+			message[VIEW_CREATED_AT] = TimestampTzGetDatum(state.since);
+			isnull[VIEW_ID] = isnull[VIEW_CREATED_AT] = false;
+			table_close(rel, NoLock);
+			return;
+		}
+	}
+
 	/* in this order */
 	values[OUTBOX_XID - 1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 	message[VIEW_ID] = Int64GetDatum(nextval_internal(idem_tables()->outbox_ids, false));
@@ -122,6 +144,31 @@ publish(Datum *message, bool *isnull)
 
 	row_insert(rel, values, nulls);
 	table_close(rel, NoLock);
+
+	if (unlikely(is_guarded))
+	{
+		state.id = DatumGetInt64(message[VIEW_ID]);
+		state.since = DatumGetTimestampTz(message[VIEW_CREATED_AT]);
+		topic_store(&state);
+	}
+}
+
+/*
+ * Publish from within.
+ */
+void
+outbox_publish(text *topic, text *key, text *type, Datum payload)
+{
+	Datum		message[VIEW_COLUMNS];
+	bool		isnull[VIEW_COLUMNS];
+
+	memset(isnull, true, sizeof(isnull));
+	message[VIEW_TOPIC] = PointerGetDatum(topic);
+	message[VIEW_KEY] = PointerGetDatum(key);
+	message[VIEW_TYPE] = PointerGetDatum(type);
+	message[VIEW_PAYLOAD] = payload;
+	isnull[VIEW_TOPIC] = isnull[VIEW_KEY] = isnull[VIEW_TYPE] = isnull[VIEW_PAYLOAD] = false;
+	publish(message, isnull);
 }
 
 /*

@@ -45,7 +45,6 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
 #include "commands/tablecmds.h"
-#include "commands/trigger.h"
 #include "consumer.h"
 #include "latest.h"
 #include "lock.h"
@@ -61,8 +60,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
-
-PG_FUNCTION_INFO_V1(idem_ring_changed);
 
 #define PURGE_BATCH 1000		/* expired rows of idem_pinned a step */
 
@@ -242,23 +239,6 @@ ring_hold(void)
 
 	maintainer_locktag(&tag);
 	(void) idem_lock(&tag, ShareLock, true);
-}
-
-/*
- * Trigger on idem_ring, for a restore's COPY and whoever else writes it by
- * SQL: backends must not go on with what they have cached.
- */
-Datum
-idem_ring_changed(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("idem_ring_changed() must be called as a trigger")));
-	CacheInvalidateRelcache(trigger->tg_relation);
-	return PointerGetDatum(NULL);
 }
 
 /*
@@ -500,18 +480,25 @@ turn(Store store)
 }
 
 /*
+ * Be the one who maintains until the transaction ends; false if somebody else
+ * is at it.
+ */
+bool
+ring_lock(void)
+{
+	LOCKTAG		tag;
+
+	maintainer_locktag(&tag);
+	return idem_lock(&tag, ExclusiveLock, false);
+}
+
+/*
  * Take one step in the current transaction, which the caller commits before
  * it asks for the next.  False when nothing is left that can be done now.
  */
 bool
 ring_turn(void)
 {
-	LOCKTAG		tag;
-
-	maintainer_locktag(&tag);
-	if (!idem_lock(&tag, ExclusiveLock, false))
-		return false;			/* somebody else is at it */
-
 	for (int store = 0; store < STORES; store++)
 		if (turn(store))
 			return true;

@@ -36,6 +36,7 @@ extern bool ring_is_living(const RingState *ring, int generation);
 extern Relation ring_open_current(Store store, int32 *ttl);
 extern void ring_hold(void);
 extern bool ring_hides_from_snapshot(const RingState *ring);
+extern bool ring_lock(void);
 extern bool ring_turn(void);
 
 #endif							/* IDEM_RING_H */

@@ -13,12 +13,17 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(idem_table_changed);
 
 static Tables tables;
 static bool tables_valid = false;
@@ -62,6 +67,10 @@ static const Oid subscription_layout[] = {
 	TEXTOID, INT4OID, TEXTARRAYOID, INT4OID, BOOLOID, TIMESTAMPTZOID, 0
 };
 
+static const Oid transition_layout[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, 0};
+static const Oid guarded_layout[] = {TEXTOID, TEXTOID, 0};
+static const Oid state_layout[] = {TEXTOID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, 0};
+
 const char *
 store_name(Store store)
 {
@@ -76,7 +85,8 @@ forget_tables(Datum arg, Oid relid)
 {
 	bool		ours = !tables_valid || relid == InvalidOid ||
 		relid == tables.ring || relid == tables.pinned.heap ||
-		relid == tables.subscriptions.heap;
+		relid == tables.subscriptions.heap || relid == tables.transitions ||
+		relid == tables.guarded_topics || relid == tables.outbox_states.heap;
 
 	(void) arg;
 	for (int store = 0; !ours && store < STORES; store++)
@@ -192,6 +202,14 @@ find_tables(void)
 	tables.outbox_ids = find_relation(tables.schema, "idem_outbox_ids");
 	tables.subscriptions.heap = find_table(tables.schema, "idem_subscriptions", subscription_layout);
 	tables.subscriptions.index = find_relation(tables.schema, "idem_subscriptions_consumer");
+	tables.transitions = find_table(tables.schema, "idem_transitions", transition_layout);
+	tables.guarded_topics = find_table(tables.schema, "idem_guarded_topics", guarded_layout);
+	tables.outbox_states.heap = find_table(tables.schema, "idem_outbox_states", state_layout);
+	tables.outbox_states.index = find_relation(tables.schema, "idem_outbox_states_key");
+	tables.guard = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+								   CStringGetDatum("idem_guard"),
+								   PointerGetDatum(buildoidvector(NULL, 0)),
+								   ObjectIdGetDatum(tables.schema));
 }
 
 /*
@@ -217,4 +235,22 @@ idem_tables(void)
 	while (tables.version != changes);
 	tables_valid = true;
 	return &tables;
+}
+
+/*
+ * Trigger on those of the tables whose rows backends keep in memory, for a
+ * restore's COPY and whoever else writes them by SQL: they must not go on with
+ * what they have.
+ */
+Datum
+idem_table_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("idem_table_changed() must be called as a trigger")));
+	CacheInvalidateRelcache(trigger->tg_relation);
+	return PointerGetDatum(NULL);
 }

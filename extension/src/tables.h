@@ -90,6 +90,36 @@ typedef enum SubscriptionColumn
 	SUBSCRIPTION_COLUMNS = SUBSCRIPTION_SINCE
 } SubscriptionColumn;
 
+/* columns of idem_transitions */
+typedef enum TransitionColumn
+{
+	TRANSITION_MACHINE = 1,
+	TRANSITION_FROM,
+	TRANSITION_TO,
+	TRANSITION_ENABLED,
+	TRANSITION_SHIPPED,
+	TRANSITION_COLUMNS = TRANSITION_SHIPPED
+} TransitionColumn;
+
+/* columns of idem_guarded_topics */
+typedef enum GuardedColumn
+{
+	GUARDED_TOPIC = 1,
+	GUARDED_MACHINE,
+	GUARDED_COLUMNS = GUARDED_MACHINE
+} GuardedColumn;
+
+/* columns of idem_outbox_states */
+typedef enum StateColumn
+{
+	STATE_TOPIC = 1,
+	STATE_KEY,
+	STATE_STATE,
+	STATE_ID,
+	STATE_SINCE,
+	STATE_COLUMNS = STATE_SINCE
+} StateColumn;
+
 /* columns of idem_ring */
 typedef enum RingColumn
 {
@@ -122,6 +152,10 @@ typedef struct Tables
 	Oid			outbox_by_xid[RING_GENERATIONS];	/* index on xid, id */
 	Oid			outbox_ids;		/* sequence */
 	StoreTable	subscriptions;
+	Oid			transitions;
+	Oid			guarded_topics;
+	StoreTable	outbox_states;
+	Oid			guard;			/* the function idem_guard() */
 } Tables;
 
 extern const Tables *idem_tables(void);

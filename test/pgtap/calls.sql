@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(70);
+SELECT plan(94);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -53,7 +53,40 @@ SELECT is_empty($$SELECT * FROM idem_delivered(0)$$, 'idem_delivered of 1 litera
 SELECT results_eq($$SELECT idem_consume('s', 'm')$$, '{t}'::bool[], 'idem_consume of 2 literals');
 SELECT results_eq($$SELECT idem_consume_seq('s', 1, 1)$$, '{first}'::text[], 'idem_consume_seq of 3 literals');
 
+CREATE TABLE guarded (id int PRIMARY KEY, state text);
+SELECT lives_ok($$SELECT idem_attach('guarded', 'state', 'order')$$, 'idem_attach of 3 literals');
+SELECT lives_ok($$SELECT idem_detach('guarded')$$, 'idem_detach of 1 literal');
+SELECT lives_ok($$SELECT idem_attach('guarded', 'state', 'order', 't'), idem_detach('guarded')$$, 'idem_attach of 4 literals');
+SELECT lives_ok($$SELECT idem_attach('guarded', 'state', 'order', 't', '{id,state}')$$, 'of 5');
+SELECT results_eq($$SELECT * FROM idem_next_states('order', 'paid')$$, '{completed}'::text[], 'idem_next_states of 2 literals');
+SELECT results_eq($$SELECT * FROM idem_next_states('order', NULL)$$, '{created}'::text[], 'and NULL');
+SELECT matches(idem_machine_dot('order'), '^digraph "order"', 'idem_machine_dot of 1 literal');
+SELECT lives_ok($$SELECT idem_guard_topic('g', 'order')$$, 'idem_guard_topic of 2 literals');
+SELECT lives_ok($$SELECT idem_unguard_topic('g')$$, 'idem_unguard_topic of 1 literal');
+SELECT results_eq($$SELECT tbl::text FROM idem_guards()$$, '{guarded}'::text[], 'idem_guards');
+
 -- untyped parameters
+PREPARE attach AS SELECT idem_attach($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('attach'), '{regclass,name,text,text,name[]}', 'idem_attach of untyped parameters');
+PREPARE detach AS SELECT idem_detach($1);
+SELECT is(pg_temp.parameters('detach'), '{regclass}', 'idem_detach of untyped parameters');
+SELECT lives_ok($$EXECUTE detach ('guarded')$$, '... executed');
+SELECT lives_ok($$EXECUTE attach ('guarded', 'state', 'order', 't', '{id}')$$, '... executed');
+PREPARE next_states AS SELECT idem_next_states($1, $2);
+SELECT is(pg_temp.parameters('next_states'), '{text,text}', 'idem_next_states of untyped parameters');
+SELECT results_eq($$EXECUTE next_states ('order', 'paid')$$, '{completed}'::text[], '... executed');
+PREPARE dot AS SELECT idem_machine_dot($1);
+SELECT is(pg_temp.parameters('dot'), '{text}', 'idem_machine_dot of untyped parameters');
+PREPARE guard_topic AS SELECT idem_guard_topic($1, $2);
+SELECT is(pg_temp.parameters('guard_topic'), '{text,text}', 'idem_guard_topic of untyped parameters');
+SELECT lives_ok($$EXECUTE guard_topic ('g', 'order')$$, '... executed');
+PREPARE unguard_topic AS SELECT idem_unguard_topic($1);
+SELECT is(pg_temp.parameters('unguard_topic'), '{text}', 'idem_unguard_topic of untyped parameters');
+SELECT lives_ok($$EXECUTE unguard_topic ('g')$$, '... executed');
+PREPARE rule AS INSERT INTO idem_transitions (machine, from_state, to_state) VALUES ($1, $2, $3);
+SELECT is(pg_temp.parameters('rule'), '{text,text,text}', 'a rule of untyped parameters');
+SELECT lives_ok($$EXECUTE rule ('m', NULL, 'a')$$, '... executed');
+SELECT lives_ok($$SELECT idem_attach(columns => '{id}', topic => 't', machine => 'order', state_column => 'state', tbl => 'guarded')$$, 'idem_attach by name');
 PREPARE publish AS SELECT idem_publish($1, $2, $3, $4, $5);
 SELECT is(pg_temp.parameters('publish'), '{text,jsonb,text,text,jsonb}', 'idem_publish of untyped parameters');
 PREPARE inserting AS INSERT INTO idem_outbox (topic, key, type, payload, headers) VALUES ($1, $2, $3, $4, $5) RETURNING id;

@@ -1,6 +1,6 @@
 -- Every comment is there, and names the errors: it is the manual at hand.
 BEGIN;
-SELECT plan(24);
+SELECT plan(30);
 
 -- SQLSTATEs in the comment, in order
 CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
@@ -20,7 +20,7 @@ $$, 'every function, procedure and view has a comment');
 SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'and the extension') FROM pg_extension WHERE extname = 'idem';
 SELECT is_empty($$
 	SELECT proname, name FROM pg_proc AS p, unnest(proargnames[:pronargs]) AS name
-	WHERE proname IN ('idem_claim', 'idem_complete', 'idem_publish', 'idem_subscribe', 'idem_fetch', 'idem_ack', 'idem_seek', 'idem_consume', 'idem_consume_seq') AND obj_description(p.oid, 'pg_proc') !~ ('\m' || name || '\M')
+	WHERE proname IN ('idem_claim', 'idem_complete', 'idem_publish', 'idem_subscribe', 'idem_fetch', 'idem_ack', 'idem_seek', 'idem_consume', 'idem_consume_seq', 'idem_attach', 'idem_detach', 'idem_guard_topic', 'idem_unguard_topic', 'idem_next_states', 'idem_machine_dot') AND obj_description(p.oid, 'pg_proc') !~ ('\m' || name || '\M')
 $$, 'every argument of what applications call is spoken of');
 SELECT is_empty($$
 	SELECT status FROM unnest('{claimed,completed,in_progress,mismatch,cancelled}'::text[]) AS status
@@ -41,7 +41,7 @@ SELECT is(pg_temp.errors('idem_release'), '{0A000,ID001,ID003,ID005,ID006}', 'of
 SELECT is(pg_temp.errors('idem_status'), '{25006,40001,ID005,ID006}', 'of idem_status');
 SELECT is(pg_temp.errors('idem_evict'), '{25006,40001,55P03,ID002,ID003,ID005,ID006}', 'of idem_evict');
 SELECT is(pg_temp.errors('idem_digest'), '{ID005,ID006}', 'of idem_digest');
-SELECT is(pg_temp.errors('idem_publish'), '{22004,22023,25006,ID011}', 'of idem_publish');
+SELECT is(pg_temp.errors('idem_publish'), '{22004,22023,25006,40001,40P01,55P03,ID011,ID012}', 'of idem_publish');
 SELECT is(pg_temp.errors('idem_subscribe'), '{0A000,22023,25006,42710,ID011}', 'of idem_subscribe');
 SELECT is(pg_temp.errors('idem_fetch'), '{0A000,22023,25006,40001,42704,55000,ID007,ID008,ID011}', 'of idem_fetch');
 SELECT is(pg_temp.errors('idem_ack'), '{22004,25006,ID009,ID010,ID011}', 'of idem_ack');
@@ -49,6 +49,12 @@ SELECT is(pg_temp.errors('idem_seek'), '{22004,22023,25006,42704,ID008,ID011}', 
 SELECT is(pg_temp.errors('idem_unsubscribe'), '{25006,42704,ID008,ID011}', 'of idem_unsubscribe');
 SELECT is(pg_temp.errors('idem_consume'), '{25006,40001,55P03,ID011}', 'of idem_consume');
 SELECT is(pg_temp.errors('idem_consume_seq'), '{22004,22023,25006,40001,55P03,ID011}', 'of idem_consume_seq');
+SELECT is(pg_temp.errors('idem_attach'), '{22004,22023,23514,25006,42501,42703,42704,42710,42804,42809,55000,ID011}', 'of idem_attach');
+SELECT is(pg_temp.errors('idem_detach'), '{22004,25006,42501,42704,42809}', 'of idem_detach');
+SELECT is(pg_temp.errors('idem_guard'), '{42703,42704,42804,55000,ID012}', 'of idem_guard');
+SELECT is(pg_temp.errors('idem_guard_topic'), '{23514,25006,42704,42710,ID011}', 'of idem_guard_topic');
+SELECT is(pg_temp.errors('idem_unguard_topic'), '{25006,42704,ID011}', 'of idem_unguard_topic');
+SELECT is(pg_temp.errors('idem_next_states'), '{22023,42704,ID011}', 'of idem_next_states');
 SELECT is(pg_temp.errors('idem_maintain'), '{25006,2D000}', 'of idem_maintain');
 SELECT is(pg_temp.errors('idem_grant'), '{22004,22023,25006,42704}', 'of idem_grant');
 SELECT is(pg_temp.errors('idem_verify'), NULL, 'none of idem_verify');

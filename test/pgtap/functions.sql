@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(22);
+SELECT plan(29);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -51,6 +51,17 @@ SELECT is(pg_temp.contract('idem_delivered'),
 	'(id bigint, OUT consumer text, OUT state text) -> SETOF record / SQL VOLATILE PARALLEL UNSAFE', 'idem_delivered');
 SELECT is(pg_temp.contract('idem_consume'), '(source text, message_id text) -> boolean / C VOLATILE PARALLEL UNSAFE', 'idem_consume');
 SELECT is(pg_temp.contract('idem_consume_seq'), '(source text, lane bigint, seq bigint) -> text / C VOLATILE PARALLEL UNSAFE', 'idem_consume_seq');
+SELECT is(pg_temp.contract('idem_attach'),
+	'(tbl regclass, state_column name, machine text, topic text DEFAULT NULL::text, columns name[] DEFAULT NULL::name[]'
+	') -> void / C VOLATILE PARALLEL UNSAFE', 'idem_attach');
+SELECT is(pg_temp.contract('idem_detach'), '(tbl regclass) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_detach');
+SELECT is(pg_temp.contract('idem_guard_topic'), '(topic text, machine text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_guard_topic');
+SELECT is(pg_temp.contract('idem_unguard_topic'), '(topic text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_unguard_topic');
+SELECT is(pg_temp.contract('idem_next_states'), '(machine text, state text) -> SETOF text / C VOLATILE PARALLEL UNSAFE', 'idem_next_states');
+SELECT is(pg_temp.contract('idem_machine_dot'), '(machine text) -> text / C VOLATILE PARALLEL UNSAFE', 'idem_machine_dot');
+SELECT is(pg_temp.contract('idem_guards'),
+	'(OUT tbl regclass, OUT state_column text, OUT machine text, OUT topic text, OUT enabled boolean, OUT stray_rows bigint'
+	') -> SETOF record / C VOLATILE PARALLEL UNSAFE', 'idem_guards');
 SELECT is(pg_temp.contract('idem_maintain'),
 	'() -> / C VOLATILE PARALLEL UNSAFE PROCEDURE', 'idem_maintain');
 SELECT is(pg_temp.contract('idem_verify'),

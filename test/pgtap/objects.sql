@@ -1,6 +1,6 @@
 -- What the extension consists of, and what a dump carries.
 BEGIN;
-SELECT plan(9);
+SELECT plan(10);
 
 CREATE VIEW pg_temp.member AS
 	SELECT d.classid, d.objid, pg_describe_object(d.classid, d.objid, 0) COLLATE "default" AS object
@@ -37,16 +37,24 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'table idem_outbox_0', 'table idem_outbox_1', 'table idem_outbox_2',
 	'table idem_positions_0', 'table idem_positions_1', 'table idem_positions_2',
 	'table idem_watermarks_0', 'table idem_watermarks_1', 'table idem_watermarks_2',
-	'table idem_pinned', 'table idem_ring', 'function idem_ring_changed()'
+	'table idem_pinned', 'table idem_ring', 'function idem_table_changed()',
+	'table idem_transitions', 'table idem_guarded_topics', 'table idem_outbox_states',
+	'function idem_transition_check()', 'function idem_transition_strands()', 'function idem_guard()', 'function idem_guards()',
+	'function idem_attach(regclass,name,text,text,name[])', 'function idem_detach(regclass)',
+	'function idem_guard_topic(text,text)', 'function idem_unguard_topic(text)',
+	'function idem_next_states(text,text)', 'function idem_machine_dot(text)'
 ], 'the extension''s objects');
 SELECT is_empty($$SELECT object FROM pg_temp.member WHERE object !~ '^\w+ idem_'$$, 'all are called idem_something');
 SELECT set_eq($$SELECT tgname::text || ' on ' || tgrelid::regclass FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member)$$,
-	'{idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox}'::text[], 'and its triggers');
+	'{idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox,idem_transition_check on idem_transitions,idem_transition_truncate on idem_transitions,idem_transition_strands on idem_transitions,idem_transitions_changed on idem_transitions,idem_guarded_topics_changed on idem_guarded_topics}'::text[], 'and its triggers');
+SELECT set_eq($$SELECT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member) AND tgenabled = 'A'$$,
+	'{idem_transitions_changed,idem_guarded_topics_changed}'::text[], 'two of them for replicas too');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'idem'$$,
 	$$SELECT objid::regclass::text FROM pg_temp.member JOIN pg_class ON oid = objid WHERE relkind IN ('r', 'S')$$,
 	'a dump carries every table and the sequence');
 SELECT set_eq($$SELECT t::regclass::text, c FROM pg_extension, unnest(extconfig, extcondition) AS u (t, c) WHERE extname = 'idem' AND c <> ''$$,
-	$$VALUES ('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0')$$, 'with all rows but the ring''s first');
+	$$VALUES ('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0'), ('idem_transitions', 'WHERE NOT shipped OR NOT enabled')$$,
+	'with all rows but the ring''s first and the rules that are as shipped');
 SELECT is(extrelocatable, false, 'it stays in its schema') FROM pg_extension WHERE extname = 'idem';
 SELECT set_eq($$SELECT name FROM pg_available_extensions WHERE name = 'idem' AND default_version = installed_version$$,
 	'{idem}'::name[], 'it is of the default version');
@@ -72,6 +80,9 @@ $$, $$VALUES
 	('idem_watermarks_1', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_watermarks_2', 'f', 'p', '{autovacuum_enabled=off}', '{autovacuum_enabled=off}'),
 	('idem_subscriptions', 'f', 'p', NULL, NULL),
+	('idem_transitions', 'f', 'p', NULL, NULL),
+	('idem_guarded_topics', 'f', 'p', NULL, NULL),
+	('idem_outbox_states', 'f', 'p', '{fillfactor=70}', NULL),
 	('idem_pinned', 'f', 'p', NULL, NULL),
 	('idem_ring', 'f', 'p', NULL, NULL)
 $$, 'tables: autovacuum off in the ring, replica identity full everywhere');
@@ -88,7 +99,10 @@ $$, $$
 	SELECT format(index, n.nspname)
 	FROM unnest(ARRAY['CREATE INDEX idem_pinned_digest ON %I.idem_pinned USING hash (digest)',
 	                  'CREATE INDEX idem_pinned_expires_at ON %I.idem_pinned USING btree (expires_at)',
-	                  'CREATE UNIQUE INDEX idem_subscriptions_consumer ON %I.idem_subscriptions USING btree (consumer)']) AS index,
+	                  'CREATE UNIQUE INDEX idem_subscriptions_consumer ON %I.idem_subscriptions USING btree (consumer)',
+	                  'CREATE UNIQUE INDEX idem_transitions_rule ON %I.idem_transitions USING btree (machine, from_state, to_state) NULLS NOT DISTINCT WHERE (NOT shipped)',
+	                  'CREATE UNIQUE INDEX idem_guarded_topics_topic ON %I.idem_guarded_topics USING btree (topic)',
+	                  'CREATE UNIQUE INDEX idem_outbox_states_key ON %I.idem_outbox_states USING btree (topic, key)']) AS index,
 	     pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
 	WHERE extname = 'idem'
 $$, 'indexes');

@@ -22,11 +22,12 @@ CREATE VIEW pg_temp.may AS
 	WHERE CASE test WHEN 'has_function_privilege(name,oid,text)'::regprocedure THEN has_function_privilege(r.rolname, objid, privilege)
 	                ELSE has_table_privilege(r.rolname, objid, privilege) END;
 
-SELECT is(count(*), 24 + 24 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
+SELECT is(count(*), 34 + 27 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
 SELECT is_empty($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_nobody'$$, 'PUBLIC may do nothing');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
 	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
-	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE')
+	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'),
+	('idem_next_states', 'EXECUTE'), ('idem_machine_dot', 'EXECUTE')
 $$, 'what an app may do');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_consumer'$$, $$VALUES
 	('idem_subscribe', 'EXECUTE'), ('idem_fetch', 'EXECUTE'), ('idem_ack', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE')
@@ -38,6 +39,10 @@ SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_
 	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_outbox', 'SELECT'), ('idem_consumers', 'SELECT'),
 	('idem_subscribe', 'EXECUTE'), ('idem_fetch', 'EXECUTE'), ('idem_ack', 'EXECUTE'), ('idem_seek', 'EXECUTE'), ('idem_unsubscribe', 'EXECUTE'),
 	('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'), ('idem_delivered', 'EXECUTE'), ('idem_pending', 'EXECUTE'), ('idem_is_past', 'EXECUTE'),
+	('idem_next_states', 'EXECUTE'), ('idem_machine_dot', 'EXECUTE'), ('idem_attach', 'EXECUTE'), ('idem_detach', 'EXECUTE'), ('idem_guard', 'EXECUTE'),
+	('idem_guard_topic', 'EXECUTE'), ('idem_unguard_topic', 'EXECUTE'), ('idem_guards', 'EXECUTE'),
+	('idem_transitions', 'SELECT'), ('idem_transitions', 'INSERT'), ('idem_transitions', 'UPDATE'), ('idem_transitions', 'DELETE'),
+	('idem_guarded_topics', 'SELECT'), ('idem_outbox_states', 'SELECT'),
 	('idem_subscriptions', 'SELECT'), ('idem_outbox_ids', 'SELECT'),
 	('idem_keys_0', 'SELECT'), ('idem_keys_1', 'SELECT'), ('idem_keys_2', 'SELECT'),
 	('idem_inbox_0', 'SELECT'), ('idem_inbox_1', 'SELECT'), ('idem_inbox_2', 'SELECT'),

@@ -6,6 +6,7 @@ SELECT isnt(idem_digest('k'), NULL, 'the library is loaded');
 SELECT set_eq($$SELECT name, context, vartype, boot_val, unit, min_val, max_val FROM pg_settings WHERE name LIKE 'idem.%'$$, $$VALUES
 	('idem.inbox_retention', 'superuser', 'integer', '1209600', 's', '1', '315619200'),
 	('idem.outbox_retention', 'superuser', 'integer', '86400', 's', '1', '315619200'),
+	('idem.strand_rows', 'user', 'bool', 'off', NULL, NULL, NULL),
 	('idem.claim_wait', 'user', 'integer', '5000', 'ms', '0', '3600000'),
 	('idem.key_ttl', 'superuser', 'integer', '86400', 's', '1', '315619200'),
 	('idem.require_completion', 'superuser', 'bool', 'on', NULL, NULL, NULL)

@@ -1,6 +1,6 @@
 -- What every view shows.
 BEGIN;
-SELECT plan(8);
+SELECT plan(12);
 
 CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
@@ -20,6 +20,15 @@ SELECT is(pg_temp.columns('idem_consumers'),
 SELECT is(pg_temp.columns('idem_outbox_0'),
 	'id bigint, xid xid8, era bigint, created_at timestamp with time zone, topic text, key text, type text, payload jsonb, headers jsonb',
 	'idem_outbox_0, for those who read the tables by logical decoding');
+SELECT is(pg_temp.columns('idem_transitions'),
+	'machine text, from_state text, to_state text, enabled boolean, shipped boolean', 'idem_transitions');
+SELECT is(pg_temp.columns('idem_guarded_topics'), 'topic text, machine text', 'idem_guarded_topics');
+SELECT is(pg_temp.columns('idem_outbox_states'),
+	'topic text, key text, state text, id bigint, since timestamp with time zone', 'idem_outbox_states');
+SELECT set_eq('SELECT * FROM idem_transitions', $$VALUES
+	('order', NULL, 'created', true, true), ('order', 'created', 'paid', true, true),
+	('order', 'paid', 'completed', true, true), ('order', 'created', 'cancelled', true, true)
+$$, 'the machine that is shipped');
 SELECT set_eq($$SELECT store, generation FROM idem_stores$$,
 	$$SELECT s, g FROM unnest('{keys,inbox,outbox,positions,watermarks}'::text[]) AS s, generate_series(0, 2) AS g UNION ALL SELECT 'pinned', NULL$$, 'a row for each generation and for idem_pinned');
 SELECT is_empty($$

@@ -9,7 +9,7 @@ use Test::More;
 
 my $root = "$FindBin::RealBin/../..";
 my $readme = slurp_file("$root/README.md");
-my ($sql) = $readme =~ /^```sql\n(.*?)^```/ms;
+my ($sql, @refused) = $readme =~ /^```sql\n(.*?)^```/msg;
 my ($cpp) = $readme =~ /^```cpp\n(.*?)^```/ms;
 
 my $node = PostgreSQL::Test::Cluster->new('readme');
@@ -24,6 +24,15 @@ my @given = split /[|\n]/, $node->safe_psql('postgres', $sql);
 is_deeply([ map { $_ // '' } @shown ], [ 'claimed', '', 'completed', '{"order": 1}' ], 'the README shows both answers');
 is_deeply(\@given, [ 'claimed', '', '{"order": 1}', 'completed', '{"order": 1}' ], 'the SQL example answers as shown');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM orders'), '1', 'the work was done once');
+
+# and what is refused stands below the statement that is
+is(@refused, 2, 'both guards are shown');
+for my $example (@refused)
+{
+	my (undef, undef, $error) = $node->psql('postgres', $example, on_error_stop => 0);
+	is($error =~ s/^psql:.*?: //mgr =~ s/^(?!ERROR|HINT).*\n?//mgr, join("\n", $example =~ /^-- ((?:ERROR|HINT):.*)$/mg), 'refused as shown');
+}
+is($node->safe_psql('postgres', 'SELECT state FROM purchases UNION ALL SELECT type FROM idem_outbox'), "created\ncreated", 'and it is where it was');
 
 like(slurp_file("$root/sdk/examples/quickstart.cpp"), qr/\Q$cpp\E/, 'the C++ example is the one that is built and run');
 

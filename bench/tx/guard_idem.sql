@@ -1,0 +1,2 @@
+\set id random(1, 100000)
+UPDATE guard_idem SET state = CASE state WHEN 'a' THEN 'b' ELSE 'a' END WHERE id = :id;
