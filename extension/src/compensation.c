@@ -363,7 +363,12 @@ compensation_expire(const IdemKey *key)
 	Datum		answer;
 
 	if (!claim_lock(key, 0))
+	{
+		ereport(LOG,
+				(errmsg("idempotency key \"%.*s\" is in use at its deadline",
+						key->key_len, key->key)));
 		return;
+	}
 	if (!find_living(key, &row, &expired) || row.fate != FATE_HELD ||
 		row.deadline > GetCurrentTimestamp())
 		return;

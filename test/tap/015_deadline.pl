@@ -2,6 +2,7 @@
 # fails stays and stands in nobody's way; a crash amid loses nothing and does nothing twice; dump and restore carry it all.
 use strict;
 use warnings;
+use IPC::Run qw(start);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -70,7 +71,7 @@ like($err, qr/deferred trigger.*HINT: .*connected as "app"/s, 'and the error say
 
 # ---- the worker is a session of the registrant ----
 
-sql("SELECT place('a$_') FROM generate_series(1, 3)", extra_params => [ '-U', 'app' ]) for 1 .. 3;
+sql("SELECT place('a$_')", extra_params => [ '-U', 'app' ]) for 1 .. 3;
 sql(q{SELECT place('o1')}, extra_params => [ '-U', 'other' ]);
 is(sql('SELECT state, count(*) FROM idem_compensations GROUP BY 1 ORDER BY 1'), "compensated|1\noverdue|5", 'they are overdue');
 is($node->psql('postgres', 'CALL idem_maintain()', extra_params => [ '-U', 'dba' ], stderr => \$err), 0, 'a dba maintains');
@@ -134,7 +135,8 @@ is(sql(q{SELECT count(*) FROM stands WHERE key ~ '^many' AND amount = 0 AND rows
 sql(q{SELECT idem_confirm('many' || i) FROM generate_series(1, 1500) AS i});
 
 # a row that somebody has locked does not hold up upkeep for ever
-sql(q{ALTER SYSTEM SET idem.claim_wait = '100ms'; SELECT pg_reload_conf()});
+$node->append_conf('postgresql.conf', "idem.claim_wait = 100ms\n");
+$node->reload;
 sql(q{SELECT place('stuck'); SELECT place('not stuck')}, extra_params => [ '-U', 'app' ]);
 my $locker = $node->background_psql('postgres');
 $locker->query_safe(q{BEGIN; SELECT FROM idem_cancel('claimed'); LOCK TABLE broken});
@@ -170,13 +172,11 @@ sql(q{SELECT place('crash' || i) FROM generate_series(1, 3000) AS i}, extra_para
 my $crashes = 0;
 for (1 .. 30)
 {
-	my $call = $node->background_psql('postgres', on_error_stop => 0);
-	$call->{stdin} .= "CALL idem_maintain();\n";
-	$call->{run}->pump_nb;
+	my $call = start [ 'psql', '-Xqd', $node->connstr('postgres'), '-c', 'CALL idem_maintain()' ], '>&', \my $said;
 	select undef, undef, undef, 0.05 + rand(0.3);
 	my $left = sql(q{SELECT count(*) FROM idem_compensations WHERE state = 'overdue'});
 	$node->stop('immediate');
-	eval { $call->{run}->kill_kill };
+	$call->finish;
 	$node->start;
 	$crashes++;
 	last if $left == 0;
