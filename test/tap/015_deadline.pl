@@ -33,7 +33,7 @@ SELECT idem_grant(r, 'app') FROM unnest('{app,other,nologin}'::name[]) AS r;
 SELECT idem_grant('dba', 'dba');
 CREATE TABLE orders (id text PRIMARY KEY);
 CREATE TABLE ledger (n bigserial, key text, amount int, whom text DEFAULT current_user, session text DEFAULT session_user,
-	isolation text DEFAULT current_setting('transaction_isolation'), backend text, xid xid8 DEFAULT pg_current_xact_id(),
+	isolation text DEFAULT current_setting('transaction_isolation'), work_mem text DEFAULT current_setting('work_mem'), backend text, xid xid8 DEFAULT pg_current_xact_id(),
 	order_id text REFERENCES orders DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE broken (key text);
 GRANT ALL ON orders, ledger, ledger_n_seq, broken TO app, other, nologin;
@@ -73,12 +73,13 @@ like($err, qr/deferred trigger.*HINT: .*connected as "app"/s, 'and the error say
 
 sql("SELECT place('a$_')", extra_params => [ '-U', 'app' ]) for 1 .. 3;
 sql(q{SELECT place('o1')}, extra_params => [ '-U', 'other' ]);
+sql(q{ALTER ROLE other SET default_transaction_isolation = 'serializable'; ALTER ROLE other SET default_transaction_read_only = on; ALTER ROLE other SET work_mem = '5MB'});
 is(sql('SELECT state, count(*) FROM idem_compensations GROUP BY 1 ORDER BY 1'), "compensated|1\noverdue|5", 'they are overdue');
 is($node->psql('postgres', 'CALL idem_maintain()', extra_params => [ '-U', 'dba' ], stderr => \$err), 0, 'a dba maintains');
 is($err, '', 'without a warning');
 is(sql(q{SELECT state, count(*) FROM idem_compensations GROUP BY 1}), 'compensated|6', 'all are compensated');
-is(sql(q{SELECT DISTINCT whom, session, isolation, backend FROM ledger WHERE amount < 0 AND key <> 'plain' ORDER BY 1}),
-	"app|app|read committed|idem deadlines\nother|other|read committed|idem deadlines", 'by a worker that is a session of the registrant');
+is(sql(q{SELECT DISTINCT whom, session, isolation, work_mem, backend FROM ledger WHERE amount < 0 AND key <> 'plain' ORDER BY 1}),
+	"app|app|read committed|4MB|idem deadlines\nother|other|read committed|5MB|idem deadlines", 'by a worker that is a session of the registrant');
 is(sql(q{SELECT count(DISTINCT xid) FROM ledger WHERE amount < 0 AND key <> 'plain'}), '5', 'one key a transaction');
 is(sql(q{SELECT count(*) FROM idem_outbox WHERE type = 'refund'}), '6', 'a handler may publish');
 is(sql(q{SELECT response ->> 'reason' FROM idem_status('a1')}), 'deadline', 'the reason is kept');
@@ -165,6 +166,29 @@ like(maintain(), qr/no background worker left.*max_worker_processes/s, 'no backg
 $node->append_conf('postgresql.conf', "max_worker_processes = 8\n");
 $node->restart;
 is(maintain(), '', 'the next call does it');
+
+# ---- what is told a second time is safe: it was done without waiting for the disk, and the server stops as by a crash ----
+
+$node->append_conf('postgresql.conf', "wal_writer_delay = 10s\n");
+$node->reload;
+my %repeats = (
+	'cancelled already' => [ q{SELECT status FROM idem_cancel($$held$$)}, q{SELECT status FROM idem_cancel($$held$$)}, 'already' ],
+	'a tombstone' => [ q{SELECT status FROM idem_cancel($$none$$)}, q{SELECT status FROM idem_cancel($$none$$)}, 'tombstoned' ],
+	'a claim of it' => [ q{SELECT status FROM idem_cancel($$none$$)}, q{SELECT status FROM idem_claim($$none$$)}, 'cancelled' ],
+	'a refusal' => [ q{SELECT idem_confirm($$held$$)}, q{SELECT status FROM idem_cancel($$held$$)}, 'refused' ],
+	'a confirmation' => [ q{SELECT idem_confirm($$held$$)}, q{SELECT idem_confirm($$held$$)}, '' ],
+);
+for my $case (sort keys %repeats)
+{
+	my ($first, $again, $answer) = map { s/\$\$(\w+)\$\$/'$1 $case'/r } @{ $repeats{$case} };
+	sql("BEGIN; SELECT idem_claim('held $case'); SELECT idem_compensate_with('held $case', 'refund(jsonb)', '{}', deadline => '1 day'); SELECT idem_complete('held $case', '1'); COMMIT; CHECKPOINT");
+	sql("SET synchronous_commit = off; $first");
+	is(sql($again), $answer, "$case: told again");
+	$node->stop('immediate');
+	$node->start;
+	is(sql("SELECT coalesce((SELECT fate FROM idem_pinned WHERE key = '@{[ $first =~ /(held|none)/ ]} $case'), 'lost')"),
+		$first =~ /confirm/ ? 'confirmed' : $first =~ /none/ ? 'tombstone' : 'compensated', "$case: and still true after a crash");
+}
 
 # ---- restart -m immediate amid ----
 
