@@ -297,18 +297,16 @@ DECLARE
 	this text; -- order
 BEGIN
 	FOREACH this IN ARRAY ARRAY[to_jsonb(OLD) ->> TG_ARGV[0], to_jsonb(NEW) ->> TG_ARGV[0]] LOOP
-		PERFORM FROM orders WHERE id = this FOR UPDATE;
+		UPDATE orders SET state = state WHERE id = this AND TG_RELID = 'captures'::regclass; -- lock it
 		IF (SELECT sum(amount) FROM captures WHERE order_id = this) <> 0
 		   AND NOT EXISTS (SELECT FROM orders WHERE id = this AND state <> 'cancelled') THEN
-			RAISE EXCEPTION 'money is captured for order %, which is not live', this USING ERRCODE = 'integrity_constraint_violation';
+			RAISE 'money is captured for order %, which is not live', this USING ERRCODE = 'integrity_constraint_violation';
 		END IF;
 	END LOOP;
 	RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER captured_is_ordered AFTER INSERT OR UPDATE OR DELETE ON captures
-	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION captured_is_ordered('order_id');
-CREATE CONSTRAINT TRIGGER captured_is_ordered AFTER UPDATE OR DELETE ON orders
-	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION captured_is_ordered('id');
+CREATE CONSTRAINT TRIGGER captured_is_ordered AFTER INSERT OR UPDATE OR DELETE ON captures DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION captured_is_ordered('order_id');
+CREATE CONSTRAINT TRIGGER captured_is_ordered AFTER UPDATE OR DELETE ON orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION captured_is_ordered('id');
 
 CREATE FUNCTION give_back(args jsonb) RETURNS void LANGUAGE sql AS $$INSERT INTO captures SELECT $1 ->> 'what', -sum(amount) FROM captures WHERE order_id = $1 ->> 'what'$$;
 CREATE PROCEDURE buy(id text, handlers regprocedure[]) LANGUAGE sql AS $$
