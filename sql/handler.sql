@@ -199,6 +199,10 @@ CALL register('deferred constraint', 'regress_idem_h.run(jsonb)', '"INSERT INTO 
 RESET SESSION AUTHORIZATION;
 SELECT cancel('deferred constraint') :fails
 SELECT state FROM idem_compensations WHERE key = 'deferred constraint';
+BEGIN;
+SET CONSTRAINTS ALL IMMEDIATE;
+SELECT cancel('deferred constraint');
+COMMIT;
 
 -- SECURITY DEFINER is the author's own choice
 CREATE FUNCTION regress_idem_h.definer(jsonb) RETURNS jsonb LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$SELECT to_jsonb(current_user <> 'regress_idem_registrant')$$;

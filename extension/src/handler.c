@@ -277,7 +277,7 @@ add_context(void *arg)
 			   call->function, call->key->key_len, call->key->key);
 	if (call->restricted && geterrcode() == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		errhint("The handler runs as role \"%s\" in a security-restricted operation, in which no deferred trigger can fire. "
-				"Where it needs more, call idem_cancel() connected as \"%s\".",
+				"SET CONSTRAINTS ALL IMMEDIATE, or call idem_cancel() connected as \"%s\".",
 				call->role, call->role);
 }
 

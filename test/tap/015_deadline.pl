@@ -9,7 +9,7 @@ use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('deadline');
 $node->init;
-$node->append_conf('postgresql.conf', "max_worker_processes = 8\nlog_statement = none\n");
+$node->append_conf('postgresql.conf', "max_worker_processes = 8\nmax_prepared_transactions = 2\nlog_statement = none\n");
 $node->start;
 my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
 
@@ -67,7 +67,7 @@ is(sql(q{SELECT status FROM idem_cancel('plain', 'by itself')}, extra_params => 
 sql(q{SELECT place('restricted')}, extra_params => [ '-U', 'app' ]);
 my ($out, $err);
 isnt($node->psql('postgres', q{SELECT status FROM idem_cancel('restricted')}, stdout => \$out, stderr => \$err), 0, 'another role: it is');
-like($err, qr/deferred trigger.*HINT: .*connected as "app"/s, 'and the error says what to do');
+like($err, qr/deferred trigger.*HINT: .*SET CONSTRAINTS.*connected as "app"/s, 'and the error says what to do');
 
 # ---- the worker is a session of the registrant ----
 
@@ -152,6 +152,23 @@ $locker->query_safe('COMMIT');
 is(maintain(), '', 'and settled');
 $locker->quit;
 
+# settled by somebody between the worker's look and its turn
+sql(q{ALTER ROLE app SET lock_timeout = '30s'});
+sql("SELECT place('turn $_')", extra_params => [ '-U', 'app' ]) for 1 .. 3;
+$locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE broken');
+my $call = start [ 'psql', '-Xqd', $node->connstr('postgres'), '-c', 'CALL idem_maintain()' ], '>&', \my $said;
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'idem deadlines' AND wait_event_type = 'Lock'}) or die 'the worker does not wait';
+sql(q{SELECT idem_confirm('turn 2')});
+$locker->query_safe(q{SET CONSTRAINTS ALL IMMEDIATE; SELECT status FROM idem_cancel('turn 3')});
+$locker->query_safe('COMMIT');
+$locker->quit;
+$call->finish;
+is($said, '', 'deadline racing confirm and cancel: nothing is left');
+is(sql(q{SELECT key, amount, rows, state FROM stands JOIN idem_compensations USING (key) WHERE key ~ '^turn' ORDER BY 1}),
+	"turn 1|0|2|compensated\nturn 2|1|1|confirmed\nturn 3|0|2|compensated", 'who came first has won');
+sql(q{ALTER ROLE app RESET lock_timeout});
+
 # a handler that ends its own worker
 sql(q{SELECT place('dies', more => '{"die": true}')}, extra_params => [ '-U', 'app' ]);
 like(maintain(), qr/1 key is left/, 'a handler that ends its worker');
@@ -189,6 +206,72 @@ for my $case (sort keys %repeats)
 	is(sql("SELECT coalesce((SELECT fate FROM idem_pinned WHERE key = '@{[ $first =~ /(held|none)/ ]} $case'), 'lost')"),
 		$first =~ /confirm/ ? 'confirmed' : $first =~ /none/ ? 'tombstone' : 'compensated', "$case: and still true after a crash");
 }
+
+# prepared: settled by COMMIT PREPARED, and until then in hand, through a crash
+sql(q{SELECT place('prepared')}, extra_params => [ '-U', 'app' ]);
+sql(q{BEGIN; SELECT idem_confirm('prepared'); SELECT status FROM idem_cancel('prepared null'); PREPARE TRANSACTION 'both'});
+$node->stop('immediate');
+$node->start;
+like(maintain(), qr/1 key is left/, 'a prepared confirmation holds its key');
+is(sql(q{SELECT status FROM idem_cancel('prepared', wait => '0') UNION ALL SELECT status FROM idem_claim('prepared null', wait => '0')}), "in_progress\nin_progress", 'and a prepared cancellation');
+sql(q{COMMIT PREPARED 'both'});
+is(sql(q{SELECT status FROM idem_cancel('prepared') UNION ALL SELECT status FROM idem_claim('prepared null')}), "refused\ncancelled", 'until it is committed');
+
+# ---- a storm: actions, cancellations, confirmations and deadlines of the same few keys at once, at every isolation level ----
+
+sql(<<'EOT');
+CREATE FUNCTION give_back(args jsonb) RETURNS void LANGUAGE sql SET search_path = public, pg_temp AS $$INSERT INTO ledger (key, amount) VALUES ($1 #>> '{}', -1)$$;
+CREATE FUNCTION act(near int, luck int) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	key text := 'storm ' || floor(extract(epoch FROM clock_timestamp()) * 60) + near;
+	answer text;
+BEGIN
+	IF luck < 80 THEN
+		SELECT status INTO answer FROM idem_claim(key, wait => '1 s');
+		IF answer = 'claimed' THEN
+			INSERT INTO ledger (key, amount) VALUES (key, 1);
+			PERFORM idem_compensate_with(key, 'give_back(jsonb)', to_jsonb(key), deadline => make_interval(secs => luck / 200.0 + 0.001));
+			PERFORM idem_complete(key, '1');
+		END IF;
+	ELSIF luck < 92 THEN
+		SELECT status INTO answer FROM idem_cancel(key, wait => '1 s');
+	ELSE
+		PERFORM idem_confirm(key);
+		answer := 'confirmed';
+	END IF;
+	IF luck % 7 = 0 THEN
+		RAISE 'rolled back';
+	END IF;
+	RETURN answer;
+EXCEPTION WHEN SQLSTATE 'ID013' OR SQLSTATE 'ID014' OR SQLSTATE '55P03' OR raise_exception THEN
+	RETURN SQLSTATE;
+END $$;
+EOT
+my @levels = ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE');
+my @storm;
+for my $level (@levels)
+{
+	my $script = $node->basedir . '/' . ($level =~ s/ /_/r) . '.sql';
+	append_to_file($script, <<EOT);
+\\set luck random(0, 99)
+\\set near random(0, 7)
+BEGIN ISOLATION LEVEL $level;
+SELECT act(:near, :luck);
+COMMIT;
+EOT
+	push @storm, start [ 'pgbench', '-nc3', '-T8', '-R', '120', '--max-tries=0', '-f', $script, '-p', $node->port, '-h', $node->host, '-U', 'app', 'postgres' ], '>&', \my $said;
+}
+append_to_file($node->basedir . '/maintain.sql', "CALL idem_maintain();\n");
+push @storm, start [ 'pgbench', '-nc1', '-T9', '-R', '10', '-f', $node->basedir . '/maintain.sql', '-p', $node->port, '-h', $node->host, 'postgres' ], '>&', \my $maintained;
+$_->finish for @storm;
+is(join(' ', map { $_->result(0) } @storm), '0 0 0 0', 'a storm: no client met an error');
+is( sql(q{SELECT coalesce(k.key, l.key), fate, amount FROM (SELECT * FROM idem_pinned WHERE key ~ '^storm') AS k
+		FULL JOIN (SELECT * FROM stands WHERE key ~ '^storm') AS l USING (key)
+		WHERE coalesce(amount, 0) <> CASE WHEN fate IN ('held', 'confirmed') THEN 1 ELSE 0 END}), '', 'each key is applied, applied and undone, or never');
+is(sql(q{SELECT count(DISTINCT fate), count(*) > 100 FROM idem_pinned WHERE key ~ '^storm' AND fate <> 'held'}), '3|t', 'confirmed, compensated, tombstone: there were all, and many');
+cmp_ok(sql(q{SELECT count(*) FROM idem_pinned WHERE key ~ '^storm' AND answer ->> 'reason' = 'deadline'}), '>', 10, 'deadlines among them');
+is(sql(q{SELECT count(*) FROM idem_verify()}), '0', 'idem_verify() finds nothing');
+sql(q{SELECT idem_confirm(key) FROM idem_compensations WHERE key ~ '^storm' AND state IN ('held', 'overdue')});
 
 # ---- restart -m immediate amid ----
 
