@@ -27,10 +27,20 @@ CREATE INDEX idem_keys_0_digest ON idem_keys_0 USING hash (digest pg_catalog.int
 CREATE INDEX idem_keys_1_digest ON idem_keys_1 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_2_digest ON idem_keys_2 USING hash (digest pg_catalog.int8_ops);
 
--- rows that may outlive the ring
-CREATE TABLE idem_pinned (LIKE idem_keys_0) USING heap;
+-- rows that may outlive the ring: those with a longer ttl, those that can be
+-- cancelled or have been
+CREATE TABLE idem_pinned (
+	LIKE idem_keys_0,
+	fate pg_catalog.text COLLATE pg_catalog."C",    -- NULL: an ordinary key; else see compensation.c
+	deadline pg_catalog.timestamptz,
+	ttl_ends_at pg_catalog.timestamptz,             -- if there is a deadline, which comes first
+	handlers pg_catalog.jsonb,                      -- [{handler, args, role}], as registered
+	answer pg_catalog.jsonb                         -- of idem_cancel(), the same for each repeat
+) USING heap;
+CREATE INDEX idem_pinned_key ON idem_pinned USING hash (key pg_catalog.text_ops);
 CREATE INDEX idem_pinned_digest ON idem_pinned USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_pinned_expires_at ON idem_pinned USING btree (expires_at pg_catalog.timestamptz_ops);
+CREATE INDEX idem_pinned_deadline ON idem_pinned USING btree (fate pg_catalog.text_ops, deadline pg_catalog.timestamptz_ops);
 
 -- ---------------------------------------------------------------------------
 -- The rings: how the tables of each store take turns
@@ -103,10 +113,10 @@ lease    not supported yet
 
 status is
   claimed      this transaction owns the key: do the work, then idem_complete()
-  completed    done before: response is what was stored; it may be cached until cacheable_until
+  completed    done before: response is what was stored; it may be cached until cacheable_until, NULL as long as it could still be cancelled
   in_progress  another transaction holds the key and wait ran out
   mismatch     the key was completed with another request
-  cancelled    (not given yet)
+  cancelled    cancelled before it was ever completed, or compensated since
 attempt is 1, token and checkpoint are NULL without a lease.
 Only "claimed" permits the work. The key is locked until the transaction ends, and nothing is written; a rollback, also to a savepoint before the claim, frees it. A COMMIT or PREPARE TRANSACTION that finds the claim neither completed nor released fails with ID004.
 
@@ -147,7 +157,7 @@ CREATE FUNCTION idem_status(
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 REVOKE ALL ON FUNCTION idem_status(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_status(text, text) IS
-$$What is known of one key at this moment, without claiming it: "completed" with its response, "in_progress" with the process that holds it (NULL for a prepared transaction), or "unknown", which includes expired. To look at, not to act upon: only idem_claim() decides.
+$$What is known of one key at this moment, without claiming it: "completed" with its response, "cancelled" with what idem_cancel() answered, "in_progress" with the process that holds it (NULL for a prepared transaction), or "unknown", which includes expired. To look at, not to act upon: only idem_claim() decides.
 
 Errors: ID005, ID006 invalid key or scope; 25006 standby; 40001 as idem_claim().
 
@@ -157,9 +167,9 @@ CREATE FUNCTION idem_evict(key text, scope text DEFAULT '') RETURNS boolean
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_evict(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_evict(text, text) IS
-$$Forget a completed key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done. True when there was such a key.
+$$Forget a completed or cancelled key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done. True when there was such a key.
 
-Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
 
 CREATE FUNCTION idem_digest(key text, scope text DEFAULT '') RETURNS bigint
 AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -174,15 +184,19 @@ Errors: ID005, ID006 invalid key or scope.$$;
 -- ---------------------------------------------------------------------------
 
 CREATE VIEW idem_keys AS
-SELECT k.scope, k.key, 'completed'::pg_catalog.text AS status, 1 AS attempt, k.response,
-       k.claimed_at, k.completed_at, k.expires_at, k.digest
-FROM (SELECT * FROM idem_keys_0
-      UNION ALL SELECT * FROM idem_keys_1
-      UNION ALL SELECT * FROM idem_keys_2
-      UNION ALL SELECT * FROM idem_pinned) AS k
+SELECT k.scope, k.key, k.status, 1 AS attempt, k.response, k.claimed_at, k.completed_at, k.expires_at, k.digest
+FROM (SELECT *, 'completed'::pg_catalog.text AS status FROM idem_keys_0
+      UNION ALL SELECT *, 'completed' FROM idem_keys_1
+      UNION ALL SELECT *, 'completed' FROM idem_keys_2
+      UNION ALL SELECT digest, claimed_at, completed_at, expires_at, life, scope, key, fingerprint,
+                       CASE WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
+                            THEN answer ELSE response END,
+                       CASE WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
+                            THEN 'cancelled' ELSE 'completed' END
+                FROM idem_pinned) AS k
 WHERE k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_keys IS
-$$Every key that is remembered. For one key use idem_status(key), or WHERE digest = idem_digest(key): those use the indexes.$$;
+$$Every key that is remembered; the response of a cancelled one is what idem_cancel() answered. For one key use idem_status(key), or WHERE digest = idem_digest(key): those use the indexes.$$;
 
 CREATE VIEW idem_holders AS
 SELECT l.pid, a.xact_start AS since, a.query,
@@ -198,6 +212,73 @@ WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text
   AND l.granted;
 COMMENT ON VIEW idem_holders IS
 $$Who holds keys now: process (NULL: a prepared transaction), since when its transaction runs, its latest query, and the key's idem_digest().$$;
+
+-- ---------------------------------------------------------------------------
+-- Compensation
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION idem_compensate_with(
+	key text, handler regprocedure, args jsonb, scope text DEFAULT '',
+	deadline interval DEFAULT NULL, token bigint DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_compensate_with(text, regprocedure, jsonb, text, interval, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_compensate_with(text, regprocedure, jsonb, text, interval, bigint) IS
+$$Say how to undo the work of a key that this transaction has claimed. It is kept with the completion; a release drops it. Several handlers run in reverse order.
+
+handler   a function f(jsonb) that returns void or jsonb, such as 'refund(jsonb)'. It runs as the role that calls this: give it a SET search_path
+args      what it is called with; NULL means a JSON null
+deadline  how long after the completion the key is cancelled unless it has been confirmed: at most ten years; of several the earliest; NULL: never. Without a deadline the key expires as any other; with one, not before it is confirmed or cancelled
+token     not supported yet
+
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby; 0A000 token.
+
+Cost: nothing is written before idem_complete(), which writes one row with four index entries instead of one.$$;
+
+CREATE FUNCTION idem_confirm(key text, scope text DEFAULT '') RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_confirm(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_confirm(text, text) IS
+$$Confirm what was done under a completed key: from here on idem_cancel() is refused, and the deadline is off. To repeat it changes nothing. The key is then remembered for 30 days at least.
+
+Errors: ID005, ID006 invalid key or scope; ID013 not completed, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+
+-- a type of its own, as idem_claim_result is
+CREATE TYPE idem_cancel_result AS (status text, response jsonb);
+REVOKE ALL ON TYPE idem_cancel_result FROM PUBLIC;
+COMMENT ON TYPE idem_cancel_result IS 'What idem_cancel() answers.';
+
+CREATE FUNCTION idem_cancel(
+	key text, reason text DEFAULT NULL, scope text DEFAULT '', wait interval DEFAULT NULL)
+RETURNS idem_cancel_result
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_cancel(text, text, text, interval) FROM PUBLIC;
+COMMENT ON FUNCTION idem_cancel(text, text, text, interval) IS
+$$Cancel a key, in this transaction: undo what was done under it, or see to it that it is never done.
+
+reason  kept with the key, for people to read
+wait    how long to wait for another transaction that holds the key: 0 asks at once, at most one hour, NULL means idem.claim_wait
+
+status is
+  compensated  the handlers ran now, the last registered first; response has their results
+  already      they had; the same response
+  tombstoned   no living record of this key, never completed or expired: any later claim answers "cancelled", for 30 days. It does not prove that nothing was done: look at the business row. A notice names other scopes that have the key
+  refused      it is confirmed, or has no handler, or a handler met the state machine's refusal, which undid all that they did; response has the reason
+  in_progress  another transaction holds the key and wait ran out
+Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, with search_path pg_catalog.
+
+Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege; 25006 read-only transaction or standby; 40001 as idem_claim(); any of a handler.$$;
+
+CREATE VIEW idem_compensations AS
+SELECT p.scope, p.key, p.handlers, p.deadline,
+       CASE WHEN p.fate OPERATOR(pg_catalog.=) 'held'::pg_catalog.text
+                 AND p.deadline OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+            THEN 'overdue'::pg_catalog.text ELSE p.fate END AS state
+FROM idem_pinned AS p
+WHERE p.handlers IS NOT NULL
+  AND p.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
+COMMENT ON VIEW idem_compensations IS
+$$What can be cancelled, or could: keys with their handlers, as registered. state is "held"; "overdue": past its deadline, the next CALL idem_maintain() cancels it; "confirmed"; "compensated"; or "refused": at the deadline, by the state machine.$$;
 
 -- ---------------------------------------------------------------------------
 -- Outbox: where messages are kept
@@ -753,7 +834,7 @@ CREATE PROCEDURE idem_maintain()
 AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON PROCEDURE idem_maintain() FROM PUBLIC;
 COMMENT ON PROCEDURE idem_maintain() IS
-$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned, and final states from idem_outbox_states. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
+$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned and final states from idem_outbox_states, cancel keys past their deadline. For these it starts a background worker for each role that has registered handlers, connected as that role, and waits for its end; what it could not cancel is told by a warning and in the server's log. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
 
 Errors: 2D000 inside a transaction block; 25006 read-only transaction or standby.$$;
 
@@ -764,10 +845,12 @@ BEGIN ATOMIC
 		SELECT DISTINCT ON (store) * FROM idem_ring
 		ORDER BY store USING OPERATOR(pg_catalog.<), step USING OPERATOR(pg_catalog.>)
 	), stored AS (
-		SELECT 0 AS generation, * FROM idem_keys_0
-		UNION ALL SELECT 1, * FROM idem_keys_1
-		UNION ALL SELECT 2, * FROM idem_keys_2
-		UNION ALL SELECT NULL, * FROM idem_pinned
+		SELECT 0 AS generation, *, false AS cancelled FROM idem_keys_0
+		UNION ALL SELECT 1, *, false FROM idem_keys_1
+		UNION ALL SELECT 2, *, false FROM idem_keys_2
+		UNION ALL SELECT NULL, digest, claimed_at, completed_at, expires_at, life, scope, key, fingerprint, response,
+		                 COALESCE(fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[]), false)
+		FROM idem_pinned
 	), live AS (
 		SELECT * FROM stored WHERE expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
 	), message AS (
@@ -797,6 +880,37 @@ BEGIN ATOMIC
 	FROM live AS l
 	GROUP BY l.digest, l.scope, l.key, l.life
 	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'a cancelled key is not completed as well', pg_catalog.format('key %L, scope %L', l.key, l.scope),
+	       pg_catalog.format('completed at %s', pg_catalog.max(l.completed_at) FILTER (WHERE NOT l.cancelled))
+	FROM live AS l
+	GROUP BY l.digest, l.scope, l.key
+	HAVING pg_catalog.bool_or(l.cancelled) AND NOT pg_catalog.bool_and(l.cancelled)
+	UNION ALL
+	SELECT 'a key with a compensation has all that belongs to it', pg_catalog.format('key %L, scope %L', p.key, p.scope),
+	       pg_catalog.format('fate %L, deadline %L, handlers %L, answer %L', p.fate, p.deadline, p.handlers, p.answer)
+	FROM idem_pinned AS p
+	WHERE (p.fate IS NULL AND (p.handlers IS NOT NULL OR p.deadline IS NOT NULL OR p.answer IS NOT NULL OR p.ttl_ends_at IS NOT NULL))
+	   OR (p.fate IS NOT NULL
+	       AND (NOT p.fate OPERATOR(pg_catalog.=) ANY ('{held,confirmed,compensated,refused,tombstone}'::pg_catalog.text[])
+	            OR (p.handlers IS NULL) OPERATOR(pg_catalog.<>) (p.fate OPERATOR(pg_catalog.=) 'tombstone'::pg_catalog.text)
+	            OR (p.answer IS NULL) OPERATOR(pg_catalog.<>)
+	               (p.fate OPERATOR(pg_catalog.=) ANY ('{held,confirmed}'::pg_catalog.text[]))
+	            OR pg_catalog.jsonb_typeof(p.handlers) OPERATOR(pg_catalog.<>) 'array'::pg_catalog.text
+	            OR p.handlers OPERATOR(pg_catalog.=) '[]'::pg_catalog.jsonb))
+	UNION ALL
+	SELECT 'a key with a deadline lives until it is settled', pg_catalog.format('key %L, scope %L', p.key, p.scope),
+	       pg_catalog.format('expires at %s', p.expires_at)
+	FROM idem_pinned AS p
+	WHERE p.fate OPERATOR(pg_catalog.=) 'held'::pg_catalog.text AND p.deadline IS NOT NULL
+	  AND p.expires_at OPERATOR(pg_catalog.<) 'infinity'::pg_catalog.timestamptz
+	UNION ALL
+	SELECT 'deadlines are kept', pg_catalog.format('key %L, scope %L', p.key, p.scope),
+	       pg_catalog.format('its deadline was %s', p.deadline)
+	FROM idem_pinned AS p
+	WHERE p.fate OPERATOR(pg_catalog.=) 'held'::pg_catalog.text
+	  AND p.deadline OPERATOR(pg_catalog.<)
+	      (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 hour'::pg_catalog.interval)
 	UNION ALL
 	SELECT 'a row is found by its digest', pg_catalog.format('key %L, scope %L', s.key, s.scope),
 	       pg_catalog.format('digest is %s, should be %s', s.digest, idem_digest(s.key, s.scope))
@@ -937,6 +1051,6 @@ CREATE FUNCTION idem_grant(role name, profile text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_grant(name, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_grant(name, text) IS
-$$Grant a role what it needs: profile "app" claims and completes keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, edits and attaches state machines, evicts, seeks, unsubscribes and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
+$$Grant a role what it needs: profile "app" claims, completes, confirms and cancels keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, edits and attaches state machines, evicts, seeks, unsubscribes and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
 
 Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby.$$;

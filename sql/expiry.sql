@@ -8,7 +8,7 @@ BEGIN
 END $$;
 CREATE VIEW pg_temp.stored AS
 	SELECT 'ring' AS store, * FROM idem_keys_0 WHERE scope = 'expiry'
-	UNION ALL SELECT 'pinned', * FROM idem_pinned WHERE scope = 'expiry';
+	UNION ALL SELECT 'pinned', digest, claimed_at, completed_at, expires_at, life, scope, key, fingerprint, response FROM idem_pinned WHERE scope = 'expiry';
 
 -- its own ttl, or idem.key_ttl; in days of 24 hours and months of 30 days
 SET TimeZone = 'Europe/Berlin';

@@ -128,7 +128,7 @@ BEGIN
 	FOREACH t IN ARRAY '{int2,int4,int8,text,timestamptz,interval,jsonb,bytea,bool,name,xid8,oid,regclass,record}'::text[] LOOP
 		EXECUTE format('CREATE DOMAIN hostile.%I AS pg_catalog.text CHECK (false)', t);
 	END LOOP;
-	FOREACH t IN ARRAY '{idem_ring,idem_keys,idem_keys_0,idem_keys_1,idem_keys_2,idem_inbox_0,idem_inbox_1,idem_inbox_2,idem_outbox_0,idem_outbox_1,idem_outbox_2,idem_positions_0,idem_positions_1,idem_positions_2,idem_watermarks_0,idem_watermarks_1,idem_watermarks_2,idem_pinned,idem_holders,idem_stores,idem_outbox,idem_outbox_ids,idem_subscriptions,idem_consumers,pg_sequence,pg_depend,pg_class,pg_index,pg_locks,pg_stat_activity,pg_database,pg_extension}'::text[] LOOP
+	FOREACH t IN ARRAY '{idem_ring,idem_keys,idem_keys_0,idem_keys_1,idem_keys_2,idem_inbox_0,idem_inbox_1,idem_inbox_2,idem_outbox_0,idem_outbox_1,idem_outbox_2,idem_positions_0,idem_positions_1,idem_positions_2,idem_watermarks_0,idem_watermarks_1,idem_watermarks_2,idem_pinned,idem_holders,idem_stores,idem_outbox,idem_outbox_ids,idem_subscriptions,idem_consumers,idem_compensations,pg_sequence,pg_depend,pg_class,pg_index,pg_locks,pg_stat_activity,pg_database,pg_extension}'::text[] LOOP
 		EXECUTE format('CREATE VIEW decoy.%I AS SELECT 1/0 AS digest', t);
 		EXECUTE format('CREATE TEMP VIEW %I AS SELECT 1/0 AS digest', t);
 	END LOOP;

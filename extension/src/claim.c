@@ -3,7 +3,7 @@
  *	  Claim, complete, release: what a transaction does with a key.
  *
  * A claim is a lock on the key's digest, held until the transaction ends, and
- * an entry in this backend's memory.  Nothing is written before the
+ * an entry in this backend's memory, compensation included.  Nothing is written before the
  * completion, so a rollback, a crash or a rolled-back savepoint frees the key
  * without a trace.
  */
@@ -46,6 +46,8 @@ typedef struct ClaimInfo
 	XLogRecPtr	wal;			/* this transaction's WAL at the claim */
 	bool		has_fingerprint;
 	uint8		fingerprint[FINGERPRINT_BYTES];
+	const Handler *handlers;	/* newest first */
+	int64		deadline;		/* us from the completion; 0: none */
 } ClaimInfo;
 
 typedef struct Claim
@@ -434,16 +436,17 @@ claim_answer(const char *status, bool claimed, const KeyRow *row)
 	{
 		values[1] = row->response;
 		nulls[1] = false;
+		/* not while it may still be cancelled */
 		values[5] = TimestampTzGetDatum(row->expires_at);
-		nulls[5] = false;
+		nulls[5] = row->fate == FATE_HELD;
 	}
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(tuple);
 }
 
-static void
-refuse_lease_argument(FunctionCallInfo fcinfo, int arg, const char *name)
+void
+claim_refuse_lease(FunctionCallInfo fcinfo, int arg, const char *name)
 {
 	if (!PG_ARGISNULL(arg))
 		ereport(ERROR,
@@ -451,6 +454,18 @@ refuse_lease_argument(FunctionCallInfo fcinfo, int arg, const char *name)
 				 errmsg("lease mode is not supported by idem %s", IDEM_VERSION),
 				 errdetail("Argument \"%s\" was given.", name),
 				 errhint("Leave the argument out and do the work in one transaction.")));
+}
+
+/*
+ * How long to wait for a lock, from an argument that may be NULL.
+ */
+int
+claim_wait_ms(FunctionCallInfo fcinfo, int arg)
+{
+	int64		wait = idem_interval_us(fcinfo, arg, "wait", 0,
+										INT64CONST(1000) * IDEM_MAX_WAIT_MS);
+
+	return wait < 0 ? idem_claim_wait : (int) ((wait + 999) / 1000);
 }
 
 Datum
@@ -461,13 +476,13 @@ idem_claim(PG_FUNCTION_ARGS)
 	KeyRow		row;
 	Claim	   *claim;
 	ClaimState	state;
-	int64		wait;
+	int			wait;
 	int64		ttl;
 	bool		found;
 
-	refuse_lease_argument(fcinfo, 5, "lease");
+	claim_refuse_lease(fcinfo, 5, "lease");
 	key_from_args(fcinfo, 0, 2, &key);
-	wait = idem_interval_us(fcinfo, 3, "wait", 0, INT64CONST(1000) * IDEM_MAX_WAIT_MS);
+	wait = claim_wait_ms(fcinfo, 3);
 	ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
 	idem_require_writable("idem_claim()");
 
@@ -485,8 +500,7 @@ idem_claim(PG_FUNCTION_ARGS)
 		fingerprint_request(PG_GETARG_DATUM(1), info.fingerprint);
 
 	key_digest(&key);
-	if (state == CLAIM_NONE &&
-		!claim_lock(&key, wait < 0 ? idem_claim_wait : (int) ((wait + 999) / 1000)))
+	if (state == CLAIM_NONE && !claim_lock(&key, wait))
 		return claim_answer("in_progress", false, NULL);
 
 	info.claimed_at = GetCurrentTimestamp();
@@ -496,6 +510,11 @@ idem_claim(PG_FUNCTION_ARGS)
 		/* settled: nothing that we would do needs the lock */
 		if (state == CLAIM_NONE)
 			claim_unlock(&key);
+		if (fate_is_cancelled(row.fate))
+		{
+			replay_wait_durable(row.xmin, row.frozen);
+			return claim_answer("cancelled", false, NULL);
+		}
 		if (info.has_fingerprint && row.has_fingerprint &&
 			memcmp(info.fingerprint, row.fingerprint, FINGERPRINT_BYTES) != 0)
 			return claim_answer("mismatch", false, NULL);
@@ -513,7 +532,7 @@ idem_claim(PG_FUNCTION_ARGS)
 }
 
 /*
- * The open claim that complete and release are about.
+ * The open claim that complete, release and compensate_with are about.
  */
 static Claim *
 require_claim(const IdemKey *key)
@@ -538,6 +557,22 @@ require_claim(const IdemKey *key)
 	return claim;
 }
 
+/*
+ * The handler is to be kept with the key, once that is completed.
+ */
+void
+claim_add_handler(const IdemKey *key, Handler *handler, int64 deadline)
+{
+	Claim	   *claim = require_claim(key);
+	ClaimInfo	info = claim->info;
+
+	handler->before = info.handlers;
+	info.handlers = handler;
+	if (deadline > 0 && (info.deadline == 0 || deadline < info.deadline))
+		info.deadline = deadline;
+	change_claim(claim, &info);
+}
+
 Datum
 idem_complete(PG_FUNCTION_ARGS)
 {
@@ -545,7 +580,7 @@ idem_complete(PG_FUNCTION_ARGS)
 	Claim	   *claim;
 	KeyRow		row;
 
-	refuse_lease_argument(fcinfo, 3, "token");
+	claim_refuse_lease(fcinfo, 3, "token");
 	key_from_args(fcinfo, 0, 2, &key);
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -562,6 +597,15 @@ idem_complete(PG_FUNCTION_ARGS)
 	row.has_fingerprint = claim->info.has_fingerprint;
 	memcpy(row.fingerprint, claim->info.fingerprint, FINGERPRINT_BYTES);
 	row.response = PG_GETARG_DATUM(1);
+	row.fate = FATE_NONE;
+	if (claim->info.handlers != NULL)
+	{
+		row.fate = FATE_HELD;
+		row.handlers = handlers_to_jsonb(claim->info.handlers);
+		row.answer = (Datum) 0;
+		row.deadline = claim->info.deadline == 0 ? DT_NOEND :
+			GetCurrentTimestamp() + claim->info.deadline;
+	}
 	key_store_insert(&claim->key, &row, claim->info.ttl);
 	change_state(claim, CLAIM_COMPLETED);
 
@@ -578,7 +622,7 @@ idem_release(PG_FUNCTION_ARGS)
 	IdemKey		key;
 	Claim	   *claim;
 
-	refuse_lease_argument(fcinfo, 2, "token");
+	claim_refuse_lease(fcinfo, 2, "token");
 	key_from_args(fcinfo, 0, 1, &key);
 	claim = require_claim(&key);
 

@@ -37,6 +37,23 @@
 #define idem_proc_lxid(proc)		((proc)->lxid)
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#define idem_may_execute(function, role) \
+	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define idem_may_execute(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
+/* a background worker may connect as a role that has no LOGIN */
+#if PG_VERSION_NUM >= 170000
+#define IDEM_WORKER_NEEDS_LOGIN		false
+#define IDEM_WORKER_FLAGS			BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define IDEM_WORKER_NEEDS_LOGIN		true
+#define IDEM_WORKER_FLAGS			0
+#endif
+
 /* libpq/libpq.h, where this stands, needs the headers of GSSAPI */
 extern bool pq_check_connection(void);
 

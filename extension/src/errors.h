@@ -10,11 +10,11 @@
 #ifndef IDEM_ERRORS_H
 #define IDEM_ERRORS_H
 
-/* complete or release of a key that this transaction has not claimed */
+/* complete, release or compensation of a key that this transaction has not claimed */
 #define ERRCODE_IDEM_NOT_CLAIMED		MAKE_SQLSTATE('I', 'D', '0', '0', '1')
-/* claim of a key that this transaction holds already */
+/* claim, evict or cancel of a key that this transaction holds already */
 #define ERRCODE_IDEM_ALREADY_CLAIMED	MAKE_SQLSTATE('I', 'D', '0', '0', '2')
-/* complete, release or evict of a key that this transaction has completed */
+/* complete, release, compensation or evict of a key that this transaction has completed */
 #define ERRCODE_IDEM_ALREADY_COMPLETED	MAKE_SQLSTATE('I', 'D', '0', '0', '3')
 /* COMMIT or PREPARE TRANSACTION with a claim neither completed nor released */
 #define ERRCODE_IDEM_CLAIM_OPEN			MAKE_SQLSTATE('I', 'D', '0', '0', '4')
@@ -34,5 +34,11 @@
 #define ERRCODE_IDEM_INVALID_NAME		MAKE_SQLSTATE('I', 'D', '0', '1', '1')
 /* a state that the state machine does not allow there */
 #define ERRCODE_IDEM_TRANSITION_REFUSED	MAKE_SQLSTATE('I', 'D', '0', '1', '2')
+/* confirm of a key that is not completed */
+#define ERRCODE_IDEM_NOT_COMPLETED		MAKE_SQLSTATE('I', 'D', '0', '1', '3')
+/* confirm of a key that is cancelled */
+#define ERRCODE_IDEM_CANCELLED			MAKE_SQLSTATE('I', 'D', '0', '1', '4')
+/* a handler that does not exist, is of another kind or may not be executed */
+#define ERRCODE_IDEM_HANDLER			MAKE_SQLSTATE('I', 'D', '0', '1', '5')
 
 #endif							/* IDEM_ERRORS_H */

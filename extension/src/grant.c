@@ -13,7 +13,7 @@
 
 PG_FUNCTION_INFO_V1(idem_grant);
 
-#define APP	1					/* claims keys, publishes, uses the inbox */
+#define APP	1					/* claims and cancels keys, publishes, uses the inbox */
 #define CONSUMER 2				/* subscribes and fetches, uses the inbox */
 #define DBA	4					/* all that, attaches machines, reads everything, maintains */
 #define ALL	(APP | CONSUMER | DBA)
@@ -31,6 +31,10 @@ static const struct
 		"pg_catalog.interval, pg_catalog.interval, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_release(pg_catalog.text, pg_catalog.text, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_compensate_with(pg_catalog.text, pg_catalog.regprocedure, pg_catalog.jsonb, "
+		"pg_catalog.text, pg_catalog.interval, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_confirm(pg_catalog.text, pg_catalog.text)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_cancel(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_status(pg_catalog.text, pg_catalog.text)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_digest(pg_catalog.text, pg_catalog.text)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_publish(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
@@ -58,7 +62,7 @@ static const struct
 	{"EXECUTE", "ROUTINE %1$s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_maintain()", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_verify()", DBA},
-	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores", DBA},
+	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_compensations, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores", DBA},
 	/* the functions and views read these as their caller */
 	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text), "
 		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int8)", DBA},

@@ -20,6 +20,8 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/indexing.h"
+#include "miscadmin.h"
 #include "ring.h"
 #include "row.h"
 #include "storage/bufmgr.h"
@@ -33,6 +35,21 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+static const char *const fate_names[] = {
+	[FATE_NONE] = NULL,
+	[FATE_HELD] = "held",
+	[FATE_CONFIRMED] = "confirmed",
+	[FATE_COMPENSATED] = "compensated",
+	[FATE_REFUSED] = "refused",
+	[FATE_TOMBSTONE] = "tombstone",
+};
+
+bool
+fate_is_cancelled(Fate fate)
+{
+	return fate == FATE_COMPENSATED || fate == FATE_TOMBSTONE;
+}
+
 /*
  * Does the text column hold these bytes?
  */
@@ -44,6 +61,43 @@ text_matches(TupleTableSlot *slot, int column, const char *bytes, int len)
 
 	return (int) VARSIZE_ANY_EXHDR(value) == len &&
 		memcmp(VARDATA_ANY(value), bytes, len) == 0;
+}
+
+/*
+ * What only idem_pinned has.
+ */
+static void
+read_fate(TupleTableSlot *slot, KeyRow *row)
+{
+	bool		isnull;
+	Datum		value;
+	char	   *name;
+
+	row->fate = FATE_NONE;
+	if (slot->tts_tupleDescriptor->natts == KEY_COLUMNS)
+		return;
+	value = slot_getattr(slot, PINNED_FATE, &isnull);
+	if (isnull)
+		return;
+
+	name = TextDatumGetCString(value);
+	for (row->fate = lengthof(fate_names) - 1; row->fate > FATE_NONE; row->fate--)
+		if (strcmp(name, fate_names[row->fate]) == 0)
+			break;
+	if (row->fate == FATE_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("unknown fate \"%s\" in table \"%s\"",
+						name, get_rel_name(slot->tts_tableOid))));
+
+	value = slot_getattr(slot, PINNED_DEADLINE, &isnull);
+	row->deadline = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+	value = slot_getattr(slot, PINNED_TTL_ENDS_AT, &isnull);
+	row->ttl_ends_at = isnull ? row->expires_at : DatumGetTimestampTz(value);
+	value = slot_getattr(slot, PINNED_HANDLERS, &isnull);
+	row->handlers = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	value = slot_getattr(slot, PINNED_ANSWER, &isnull);
+	row->answer = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 }
 
 static void
@@ -76,6 +130,7 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 
 	value = slot_getattr(slot, KEY_RESPONSE, &isnull);
 	row->response = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	read_fate(slot, row);
 
 	/* a frozen row's transaction may be forgotten, but the freezing came after it */
 	row->xmin = HeapTupleHeaderGetRawXmin(header);
@@ -257,17 +312,18 @@ key_store_find(const IdemKey *key, KeyRow *row)
 }
 
 /*
- * Open, locked for writing, the table that a row with this ttl belongs in:
+ * Open, locked for writing, the table that the row with this ttl belongs in:
  * see ring.c for the order of things.
  */
 static Relation
-open_for(int64 ttl)
+open_for(const KeyRow *row, int64 ttl)
 {
 	for (;;)
 	{
 		const RingState *ring = ring_now(STORE_KEYS);
 		int			current = ring->current;
-		bool		pinned = ttl > ring->ttl[current] * USECS_PER_SEC;
+		bool		pinned = row->fate != FATE_NONE ||
+			ttl > ring->ttl[current] * USECS_PER_SEC;
 		const StoreTable *table = pinned ? &idem_tables()->pinned :
 			&idem_tables()->generation[STORE_KEYS][current];
 		Relation	rel = table_open(table->heap, RowExclusiveLock);
@@ -281,22 +337,14 @@ open_for(int64 ttl)
 }
 
 /*
- * Store a row that lives for ttl microseconds from now.  Sets completed_at
- * and expires_at, unless ttl is 0: then it is born expired.
+ * The row as the columns of its table.
  */
-void
-key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
+static void
+row_columns(const IdemKey *key, const KeyRow *row, Datum *values, bool *nulls)
 {
-	Datum		values[KEY_COLUMNS];
-	bool		nulls[KEY_COLUMNS] = {false};
-	Relation	rel;
+	bool		fated = row->fate != FATE_NONE;
 
-	/* before the table is chosen: ring.c relies on it */
-	row->completed_at = GetCurrentTimestamp();
-	row->expires_at = ttl > 0 ? row->completed_at + ttl : DT_NOBEGIN;
-
-	rel = open_for(ttl);
-
+	memset(nulls, false, sizeof(bool) * PINNED_COLUMNS);
 	values[KEY_DIGEST - 1] = Int64GetDatum(key->digest);
 	values[KEY_CLAIMED_AT - 1] = TimestampTzGetDatum(row->claimed_at);
 	values[KEY_COMPLETED_AT - 1] = TimestampTzGetDatum(row->completed_at);
@@ -313,7 +361,80 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 												 FINGERPRINT_BYTES)) : (Datum) 0;
 	values[KEY_RESPONSE - 1] = row->response;
 
+	nulls[PINNED_FATE - 1] = !fated;
+	nulls[PINNED_DEADLINE - 1] = !fated || TIMESTAMP_IS_NOEND(row->deadline);
+	nulls[PINNED_TTL_ENDS_AT - 1] = !fated || row->ttl_ends_at == row->expires_at;
+	nulls[PINNED_HANDLERS - 1] = !fated || row->handlers == 0;
+	nulls[PINNED_ANSWER - 1] = !fated || row->answer == 0;
+	if (fated)
+	{
+		values[PINNED_FATE - 1] = CStringGetTextDatum(fate_names[row->fate]);
+		values[PINNED_DEADLINE - 1] = TimestampTzGetDatum(row->deadline);
+		values[PINNED_TTL_ENDS_AT - 1] = TimestampTzGetDatum(row->ttl_ends_at);
+		values[PINNED_HANDLERS - 1] = row->handlers;
+		values[PINNED_ANSWER - 1] = row->answer;
+	}
+}
+
+/*
+ * Store a row that lives for ttl microseconds from now.  Sets completed_at
+ * and expires_at, unless ttl is 0: then it is born expired.  One that has a
+ * deadline does not expire before it is settled.
+ */
+void
+key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
+{
+	Datum		values[PINNED_COLUMNS];
+	bool		nulls[PINNED_COLUMNS];
+	Relation	rel;
+
+	/* before the table is chosen: ring.c relies on it */
+	row->completed_at = GetCurrentTimestamp();
+	row->expires_at = ttl > 0 ? row->completed_at + ttl : DT_NOBEGIN;
+	if (row->fate != FATE_NONE)
+	{
+		row->ttl_ends_at = row->expires_at;
+		if (!TIMESTAMP_IS_NOEND(row->deadline))
+			row->expires_at = DT_NOEND;
+	}
+
+	rel = open_for(row, ttl);
+	row_columns(key, row, values, nulls);
 	row_insert(rel, values, nulls);
+	table_close(rel, NoLock);
+}
+
+/*
+ * Who will call key_store_update() calls this before key_store_find(): rows of
+ * idem_pinned then stay where they are until the transaction ends, but for
+ * those that expire.
+ */
+void
+key_store_hold(void)
+{
+	LockRelationOid(idem_tables()->pinned.heap, RowExclusiveLock);
+	(void) idem_tables();
+}
+
+/*
+ * Write back a row of idem_pinned, that is one with a fate.
+ */
+void
+key_store_update(const IdemKey *key, KeyRow *row)
+{
+	Datum		values[PINNED_COLUMNS];
+	bool		nulls[PINNED_COLUMNS];
+	Relation	rel = table_open(row->table, RowExclusiveLock);
+	HeapTuple	tuple;
+
+	Assert(row->fate != FATE_NONE && row->table == idem_tables()->pinned.heap);
+
+	/* the same statement may have written it already */
+	CommandCounterIncrement();
+	row_columns(key, row, values, nulls);
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	CatalogTupleUpdate(rel, &row->tid, tuple);
+	row->tid = tuple->t_self;
 	table_close(rel, NoLock);
 }
 
@@ -342,4 +463,100 @@ key_store_delete(const IdemKey *key, KeyRow *row)
 		}
 		table_close(rel, RowExclusiveLock);
 	}
+}
+
+/*
+ * Up to max keys that are past their deadline, as DueKey pointers, the longest
+ * overdue first; those after the position, which moves on.
+ */
+List *
+key_store_due(DuePosition *position, TimestampTz until, int max)
+{
+	Relation	rel = table_open(idem_tables()->pinned.heap, AccessShareLock);
+	Relation	index = index_open(idem_tables()->pinned_deadline, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan;
+	ScanKeyData keys[3];
+	List	   *due = NIL;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(fate_names[FATE_HELD]));
+	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(until));
+	ScanKeyInit(&keys[2], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(position->begun ? position->deadline : DT_NOBEGIN));
+	scan = idem_index_beginscan(rel, index, SnapshotSelf, 3);
+	index_rescan(scan, keys, 3, NULL, 0);
+	while (list_length(due) < max && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		DueKey	   *found;
+		text	   *name;
+		bool		isnull;
+		TimestampTz deadline = DatumGetTimestampTz(slot_getattr(slot, PINNED_DEADLINE, &isnull));
+
+		/* in the index, equal ones are in the order of their places */
+		if (position->begun && deadline == position->deadline &&
+			ItemPointerCompare(&slot->tts_tid, &position->tid) <= 0)
+			continue;
+		position->begun = true;
+		position->deadline = deadline;
+		position->tid = slot->tts_tid;
+
+		found = palloc(sizeof(DueKey));
+		name = DatumGetTextPCopy(slot_getattr(slot, KEY_SCOPE, &isnull));
+		found->key.scope = VARDATA(name);
+		found->key.scope_len = VARSIZE_ANY_EXHDR(name);
+		name = DatumGetTextPCopy(slot_getattr(slot, KEY_KEY, &isnull));
+		found->key.key = VARDATA(name);
+		found->key.key_len = VARSIZE_ANY_EXHDR(name);
+		found->key.digest = DatumGetInt64(slot_getattr(slot, KEY_DIGEST, &isnull));
+		found->handlers = slot_getattr(slot, PINNED_HANDLERS, &isnull);
+		found->handlers = isnull ? (Datum) 0 :
+			PointerGetDatum(PG_DETOAST_DATUM_COPY(found->handlers));
+		due = lappend(due, found);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return due;
+}
+
+/*
+ * Up to max other scopes, as text pointers, in which the same key is alive, has
+ * a compensation, and is not cancelled.
+ */
+List *
+key_store_other_scopes(const IdemKey *key, int max)
+{
+	Relation	rel = table_open(idem_tables()->pinned.heap, AccessShareLock);
+	Relation	index = index_open(idem_tables()->pinned_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TimestampTz now = GetCurrentTimestamp();
+	IndexScanDesc scan;
+	ScanKeyData keys[1];
+	List	   *scopes = NIL;
+
+	ScanKeyInit(&keys[0], 1, HTEqualStrategyNumber, F_TEXTEQ,
+				PointerGetDatum(cstring_to_text_with_len(key->key, key->key_len)));
+	scan = idem_index_beginscan(rel, index, SnapshotSelf, 1);
+	index_rescan(scan, keys, 1, NULL, 0);
+	while (list_length(scopes) < max && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		KeyRow		row;
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		row.expires_at = DatumGetTimestampTz(slot_getattr(slot, KEY_EXPIRES_AT, &isnull));
+		read_fate(slot, &row);
+		if (row.expires_at > now && row.fate != FATE_NONE && !fate_is_cancelled(row.fate) &&
+			text_matches(slot, KEY_KEY, key->key, key->key_len) &&
+			!text_matches(slot, KEY_SCOPE, key->scope, key->scope_len))
+			scopes = lappend(scopes, DatumGetTextPCopy(slot_getattr(slot, KEY_SCOPE, &isnull)));
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return scopes;
 }

@@ -2,7 +2,7 @@
  * key_store.h
  *	  How finished keys are kept.  Nothing else knows.
  *
- * Callers hold the key's lock (key_locktag) throughout.
+ * Callers hold the key's lock (key_locktag) throughout, but for the lists.
  */
 #ifndef IDEM_KEY_STORE_H
 #define IDEM_KEY_STORE_H
@@ -10,7 +10,19 @@
 #include "key.h"
 
 #include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
 #include "storage/itemptr.h"
+
+/* what became of a key that can be cancelled, or was */
+typedef enum Fate
+{
+	FATE_NONE,					/* it cannot: an ordinary key */
+	FATE_HELD,					/* completed; neither confirmed nor cancelled yet */
+	FATE_CONFIRMED,
+	FATE_COMPENSATED,
+	FATE_REFUSED,				/* the state machine refused, at the deadline */
+	FATE_TOMBSTONE				/* cancelled without having been completed */
+} Fate;
 
 typedef struct KeyRow
 {
@@ -22,6 +34,12 @@ typedef struct KeyRow
 	uint8		fingerprint[FINGERPRINT_BYTES];
 	Datum		response;		/* jsonb */
 
+	Fate		fate;			/* if none, what follows is not set */
+	TimestampTz deadline;		/* DT_NOEND: none */
+	TimestampTz ttl_ends_at;	/* when it would expire, were there no deadline */
+	Datum		handlers;		/* jsonb, see handler.c; 0: none */
+	Datum		answer;			/* jsonb: what a cancellation answers; 0: none yet */
+
 	/* set by key_store_find() */
 	TransactionId xmin;			/* who wrote it */
 	XLogRecPtr	frozen;			/* if known to all: where that is safe in the log */
@@ -29,8 +47,29 @@ typedef struct KeyRow
 	ItemPointerData tid;
 } KeyRow;
 
+/* a key past its deadline */
+typedef struct DueKey
+{
+	IdemKey		key;
+	Datum		handlers;
+} DueKey;
+
+/* how far a scan of those has come; all zero: not begun */
+typedef struct DuePosition
+{
+	TimestampTz deadline;
+	ItemPointerData tid;
+	bool		begun;
+} DuePosition;
+
+extern bool fate_is_cancelled(Fate fate);
+
 extern bool key_store_find(const IdemKey *key, KeyRow *row);
 extern void key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl);
 extern bool key_store_delete(const IdemKey *key, KeyRow *row);
+extern void key_store_hold(void);
+extern void key_store_update(const IdemKey *key, KeyRow *row);
+extern List *key_store_due(DuePosition *position, TimestampTz until, int max);
+extern List *key_store_other_scopes(const IdemKey *key, int max);
 
 #endif							/* IDEM_KEY_STORE_H */

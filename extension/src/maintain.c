@@ -1,16 +1,18 @@
 /*
  * maintain.c
- *	  CALL idem_maintain(): all upkeep, in bounded steps.
+ *	  CALL idem_maintain(): all upkeep, in steps with a commit after each.
  */
 #include "idem.h"
 
 #include "access/xact.h"
+#include "deadline.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
 #include "ring.h"
 #include "miscadmin.h"
 #include "topic.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(idem_maintain);
 
@@ -19,6 +21,9 @@ idem_maintain(PG_FUNCTION_ARGS)
 {
 	CallContext *call = (CallContext *) fcinfo->context;
 	bool		more = true;
+	TimestampTz now;
+	List	   *roles;
+	ListCell   *cell;
 
 	if (call == NULL || !IsA(call, CallContext) || call->atomic)
 		ereport(ERROR,
@@ -36,6 +41,17 @@ idem_maintain(PG_FUNCTION_ARGS)
 		PopActiveSnapshot();
 		SPI_commit();
 		CHECK_FOR_INTERRUPTS();
+	}
+
+	now = GetCurrentTimestamp();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	roles = deadline_roles(now);
+	PopActiveSnapshot();
+	SPI_commit();
+	foreach(cell, roles)
+	{
+		deadline_run(lfirst(cell), now);
+		SPI_commit();
 	}
 	SPI_finish();
 	PG_RETURN_VOID();

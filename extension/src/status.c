@@ -46,6 +46,26 @@ lock_holder(const IdemKey *key, int *pid)
 }
 
 /*
+ * Lock the key, or say who holds it for longer than idem.claim_wait.
+ */
+void
+claim_require_lock(const IdemKey *key)
+{
+	int			pid;
+
+	if (claim_lock(key, idem_claim_wait))
+		return;
+	(void) lock_holder(key, &pid);
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("idempotency key \"%.*s\" is in use", key->key_len, key->key),
+			 pid != 0 ?
+			 errdetail("Process %d holds it.", pid) :
+			 errdetail("A prepared transaction holds it."),
+			 errhint("Try again after that transaction has ended; pg_locks and pg_prepared_xacts show it.")));
+}
+
+/*
  * (status, response, attempt, claimed_at, completed_at, expires_at, holder_pid)
  */
 Datum
@@ -73,8 +93,10 @@ idem_status(PG_FUNCTION_ARGS)
 	}
 	else if (key_store_find(&key, &row) && row.expires_at > GetCurrentTimestamp())
 	{
-		values[0] = CStringGetTextDatum("completed");
-		values[1] = row.response;
+		bool		cancelled = fate_is_cancelled(row.fate);
+
+		values[0] = CStringGetTextDatum(cancelled ? "cancelled" : "completed");
+		values[1] = cancelled ? row.answer : row.response;
 		values[2] = Int32GetDatum(1);
 		values[3] = TimestampTzGetDatum(row.claimed_at);
 		values[4] = TimestampTzGetDatum(row.completed_at);
@@ -94,7 +116,7 @@ idem_status(PG_FUNCTION_ARGS)
 }
 
 /*
- * Forget a completed key.  In its place an expired row of the key's next life
+ * Forget a completed or cancelled key.  In its place an expired row of the key's next life
  * is written, so that a transaction whose snapshot is older than the eviction
  * notices it.
  */
@@ -117,20 +139,16 @@ idem_evict(PG_FUNCTION_ARGS)
 				 errhint("Use idem_release() to give a claim up, or ROLLBACK to undo it.")));
 
 	key_digest(&key);
-	if (!claim_lock(&key, idem_claim_wait))
-	{
-		int			pid;
+	claim_require_lock(&key);
 
-		(void) lock_holder(&key, &pid);
+	if (key_store_find(&key, &row) && row.fate == FATE_HELD &&
+		row.expires_at > GetCurrentTimestamp())
 		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("idempotency key \"%.*s\" is in use",
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot evict idempotency key \"%.*s\": it has a compensation",
 						key.key_len, key.key),
-				 pid != 0 ?
-				 errdetail("Process %d holds it.", pid) :
-				 errdetail("A prepared transaction holds it."),
-				 errhint("Evict it after that transaction has ended; pg_locks and pg_prepared_xacts show it.")));
-	}
+				 errdetail("What was done under it could no longer be cancelled."),
+				 errhint("Call idem_confirm() or idem_cancel() first.")));
 
 	if (!key_store_delete(&key, &row))
 	{
@@ -138,6 +156,7 @@ idem_evict(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	}
 	row.life++;
+	row.fate = FATE_NONE;
 	key_store_insert(&key, &row, 0);
 	PG_RETURN_BOOL(true);
 }

@@ -56,7 +56,9 @@ static const struct
 	[STORE_WATERMARKS] = {"watermarks", "seq", {TEXTOID, INT8OID, INT8OID}},
 };
 
-static const Oid pinned_layout[] = {KEY_LAYOUT, 0};
+static const Oid pinned_layout[] = {
+	KEY_LAYOUT, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, JSONBOID, 0
+};
 
 static const Oid ring_layout[] = {
 	TEXTOID, INT8OID, INT2OID, TIMESTAMPTZOID, INT4ARRAYOID,
@@ -137,6 +139,13 @@ find_relation(Oid schema, const char *name)
 }
 
 static Oid
+find_type(Oid schema, const char *name)
+{
+	return GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+						   CStringGetDatum(name), ObjectIdGetDatum(schema));
+}
+
+static Oid
 find_table(Oid schema, const char *name, const Oid *layout)
 {
 	Oid			relid = find_relation(schema, name);
@@ -174,9 +183,8 @@ find_tables(void)
 				 errmsg("extension \"idem\" is not installed in this database"),
 				 errhint("Run CREATE EXTENSION idem.")));
 
-	tables.claim_result = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-										  CStringGetDatum("idem_claim_result"),
-										  ObjectIdGetDatum(tables.schema));
+	tables.claim_result = find_type(tables.schema, "idem_claim_result");
+	tables.cancel_result = find_type(tables.schema, "idem_cancel_result");
 	tables.ring = find_table(tables.schema, "idem_ring", ring_layout);
 	for (int store = 0; store < STORES; store++)
 	{
@@ -193,6 +201,8 @@ find_tables(void)
 	tables.pinned.heap = find_table(tables.schema, "idem_pinned", pinned_layout);
 	tables.pinned.index = find_relation(tables.schema, "idem_pinned_digest");
 	tables.pinned_expiry = find_relation(tables.schema, "idem_pinned_expires_at");
+	tables.pinned_deadline = find_relation(tables.schema, "idem_pinned_deadline");
+	tables.pinned_key = find_relation(tables.schema, "idem_pinned_key");
 
 	for (int i = 0; i < RING_GENERATIONS; i++)
 	{

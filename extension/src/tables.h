@@ -20,7 +20,7 @@ typedef enum Store
 
 #define RING_GENERATIONS 3
 
-/* columns shared by every table that holds keys */
+/* columns that every table of keys has */
 typedef enum KeyColumn
 {
 	KEY_DIGEST = 1,
@@ -34,6 +34,17 @@ typedef enum KeyColumn
 	KEY_RESPONSE,
 	KEY_COLUMNS = KEY_RESPONSE
 } KeyColumn;
+
+/* idem_pinned has these too */
+typedef enum PinnedColumn
+{
+	PINNED_FATE = KEY_COLUMNS + 1,
+	PINNED_DEADLINE,
+	PINNED_TTL_ENDS_AT,
+	PINNED_HANDLERS,
+	PINNED_ANSWER,
+	PINNED_COLUMNS = PINNED_ANSWER
+} PinnedColumn;
 
 typedef enum InboxColumn
 {
@@ -145,10 +156,13 @@ typedef struct Tables
 	uint64		version;		/* another after any change to one of them */
 	Oid			schema;
 	Oid			claim_result;	/* the row type that idem_claim() returns */
+	Oid			cancel_result;	/* and idem_cancel() */
 	Oid			ring;
 	StoreTable	generation[STORES][RING_GENERATIONS];
 	StoreTable	pinned;
 	Oid			pinned_expiry;	/* index of pinned on expires_at */
+	Oid			pinned_deadline;	/* index of pinned on fate, deadline */
+	Oid			pinned_key;		/* index of pinned on key alone */
 	Oid			outbox_by_xid[RING_GENERATIONS];	/* index on xid, id */
 	Oid			outbox_ids;		/* sequence */
 	StoreTable	subscriptions;

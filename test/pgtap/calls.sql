@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(94);
+SELECT plan(114);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -22,6 +22,19 @@ SELECT results_eq($$SELECT idem_complete('c4', 'null', 's', NULL)$$, ARRAY['null
 SELECT lives_ok($$SELECT idem_release('c2')$$, 'idem_release of 1 literal');
 SELECT lives_ok($$SELECT idem_claim('c2', '{}', 's'), idem_release('c2', 's')$$, 'of 2');
 SELECT lives_ok($$SELECT idem_release('c5', '', NULL)$$, 'of 3');
+CREATE FUNCTION regress_idem_undo(jsonb) RETURNS void LANGUAGE sql AS '';
+SELECT lives_ok($$SELECT idem_claim('cc'); SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '1')$$, 'idem_compensate_with of 3 literals');
+SELECT lives_ok($$SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '{"a": 1}', '')$$, 'of 4');
+SELECT lives_ok($$SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', NULL, '', '1 day')$$, 'of 5');
+SELECT lives_ok($$SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '[1]', '', NULL, NULL)$$, 'of 6');
+SELECT lives_ok($$SELECT idem_complete('cc', '1')$$, '... stored');
+SELECT throws_ok($$SELECT idem_confirm('never')$$, 'ID013', NULL, 'idem_confirm of 1 literal');
+SELECT throws_ok($$SELECT idem_confirm('never', 's')$$, 'ID013', NULL, 'of 2');
+SELECT results_eq($$SELECT status FROM idem_cancel('x1')$$, '{tombstoned}'::text[], 'idem_cancel of 1 literal');
+SELECT results_eq($$SELECT status FROM idem_cancel('x2', 'reason')$$, '{tombstoned}'::text[], 'of 2');
+SELECT results_eq($$SELECT status FROM idem_cancel('x3', NULL, 's')$$, '{tombstoned}'::text[], 'of 3');
+SELECT results_eq($$SELECT status FROM idem_cancel('cc', 'reason', '', '0')$$, '{compensated}'::text[], 'of 4');
+SELECT lives_ok($$SELECT idem_cancel('x1')$$, 'idem_cancel as a scalar');
 SELECT results_eq($$SELECT status FROM idem_status('c1')$$, '{completed}'::text[], 'idem_status of 1 literal');
 SELECT results_eq($$SELECT status FROM idem_status('c3', 's')$$, '{completed}'::text[], 'of 2');
 SELECT results_eq($$SELECT idem_evict('never')$$, '{f}'::bool[], 'idem_evict of 1 literal');
@@ -87,6 +100,15 @@ PREPARE rule AS INSERT INTO idem_transitions (machine, from_state, to_state) VAL
 SELECT is(pg_temp.parameters('rule'), '{text,text,text}', 'a rule of untyped parameters');
 SELECT lives_ok($$EXECUTE rule ('m', NULL, 'a')$$, '... executed');
 SELECT lives_ok($$SELECT idem_attach(columns => '{id}', topic => 't', machine => 'order', state_column => 'state', tbl => 'guarded')$$, 'idem_attach by name');
+PREPARE compensate_with AS SELECT idem_compensate_with($1, $2, $3, $4, $5, $6);
+SELECT is(pg_temp.parameters('compensate_with'), '{text,regprocedure,jsonb,text,interval,bigint}', 'idem_compensate_with of untyped parameters');
+SELECT lives_ok($$SELECT idem_claim('p0'); EXECUTE compensate_with ('p0', 'regress_idem_undo(jsonb)', '1', '', '1 h', NULL); SELECT idem_complete('p0', '1')$$, '... executed');
+PREPARE confirm AS SELECT idem_confirm($1, $2);
+SELECT is(pg_temp.parameters('confirm'), '{text,text}', 'idem_confirm of untyped parameters');
+SELECT lives_ok($$EXECUTE confirm ('p0', '')$$, '... executed');
+PREPARE cancelling AS SELECT status FROM idem_cancel($1, $2, $3, $4);
+SELECT is(pg_temp.parameters('cancelling'), '{text,text,text,interval}', 'idem_cancel of untyped parameters');
+SELECT results_eq($$EXECUTE cancelling ('p0', 'reason', '', '0')$$, '{refused}'::text[], '... executed');
 PREPARE publish AS SELECT idem_publish($1, $2, $3, $4, $5);
 SELECT is(pg_temp.parameters('publish'), '{text,jsonb,text,text,jsonb}', 'idem_publish of untyped parameters');
 PREPARE inserting AS INSERT INTO idem_outbox (topic, key, type, payload, headers) VALUES ($1, $2, $3, $4, $5) RETURNING id;
@@ -135,8 +157,10 @@ SELECT is(pg_temp.parameters('look'), '{text,text}', 'idem_keys by untyped param
 -- by name, and by the types that drivers like to send
 SELECT results_eq($$SELECT status FROM idem_claim(scope => 'n', lease => NULL, ttl => '1 day', wait => '0', request => '{}', key => 'n1')$$,
 	'{claimed}'::text[], 'idem_claim by name');
+SELECT lives_ok($$SELECT idem_compensate_with(token => NULL, deadline => '1 h', scope => 'n', args => '1', handler => 'regress_idem_undo(jsonb)', key => 'n1')$$, 'idem_compensate_with by name');
 SELECT results_eq($$SELECT idem_complete(token => NULL, scope => 'n', response => '1', key => 'n1')$$, '{1}'::jsonb[], 'idem_complete by name');
-SELECT results_eq($$SELECT status FROM idem_claim('n1'::varchar, '{}'::jsonb, 'n'::varchar(10))$$, '{completed}'::text[], 'idem_claim of varchar');
+SELECT results_eq($$SELECT status FROM idem_cancel(wait => '0', scope => 'n', reason => 'r', key => 'n1'::varchar)$$, '{compensated}'::text[], 'idem_cancel by name');
+SELECT results_eq($$SELECT status FROM idem_claim('n1'::varchar, '{}'::jsonb, 'n'::varchar(10))$$, '{cancelled}'::text[], 'idem_claim of varchar');
 
 SELECT * FROM finish();
 ROLLBACK;

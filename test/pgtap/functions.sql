@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(29);
+SELECT plan(33);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -33,6 +33,15 @@ SELECT is(pg_temp.contract('idem_evict'),
 	'(key text, scope text DEFAULT ''''::text) -> boolean / C VOLATILE PARALLEL UNSAFE', 'idem_evict');
 SELECT is(pg_temp.contract('idem_digest'),
 	'(key text, scope text DEFAULT ''''::text) -> bigint / C IMMUTABLE PARALLEL SAFE', 'idem_digest');
+SELECT is(pg_temp.contract('idem_compensate_with'),
+	'(key text, handler regprocedure, args jsonb, scope text DEFAULT ''''::text, deadline interval DEFAULT NULL::interval, token bigint DEFAULT NULL::bigint'
+	') -> void / C VOLATILE PARALLEL UNSAFE', 'idem_compensate_with');
+SELECT is(pg_temp.contract('idem_confirm'), '(key text, scope text DEFAULT ''''::text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_confirm');
+SELECT is(pg_temp.contract('idem_cancel'),
+	'(key text, reason text DEFAULT NULL::text, scope text DEFAULT ''''::text, wait interval DEFAULT NULL::interval'
+	') -> idem_cancel_result / C VOLATILE PARALLEL UNSAFE', 'idem_cancel');
+SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'status text, response jsonb', 'idem_cancel_result')
+	FROM pg_attribute WHERE attrelid = 'idem_cancel_result'::regclass;
 SELECT is(pg_temp.contract('idem_publish'),
 	'(topic text, payload jsonb, key text DEFAULT NULL::text, type text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb'
 	') -> bigint / C VOLATILE PARALLEL UNSAFE', 'idem_publish');

@@ -15,6 +15,9 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_status(text,text)',
 	'function idem_evict(text,text)',
 	'function idem_digest(text,text)',
+	'function idem_compensate_with(text,regprocedure,jsonb,text,interval,bigint)',
+	'function idem_confirm(text,text)',
+	'function idem_cancel(text,text,text,interval)', 'type idem_cancel_result', 'view idem_compensations',
 	'view idem_keys', 'view idem_holders', 'view idem_stores',
 	'function idem_maintain()',
 	'function idem_verify()',
@@ -98,6 +101,8 @@ $$, $$
 	UNION ALL
 	SELECT format(index, n.nspname)
 	FROM unnest(ARRAY['CREATE INDEX idem_pinned_digest ON %I.idem_pinned USING hash (digest)',
+	                  'CREATE INDEX idem_pinned_deadline ON %I.idem_pinned USING btree (fate, deadline)',
+	                  'CREATE INDEX idem_pinned_key ON %I.idem_pinned USING hash (key)',
 	                  'CREATE INDEX idem_pinned_expires_at ON %I.idem_pinned USING btree (expires_at)',
 	                  'CREATE UNIQUE INDEX idem_subscriptions_consumer ON %I.idem_subscriptions USING btree (consumer)',
 	                  'CREATE UNIQUE INDEX idem_transitions_rule ON %I.idem_transitions USING btree (machine, from_state, to_state) NULLS NOT DISTINCT WHERE (NOT shipped)',

@@ -22,20 +22,19 @@ CREATE VIEW pg_temp.may AS
 	WHERE CASE test WHEN 'has_function_privilege(name,oid,text)'::regprocedure THEN has_function_privilege(r.rolname, objid, privilege)
 	                ELSE has_table_privilege(r.rolname, objid, privilege) END;
 
-SELECT is(count(*), 34 + 27 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
+SELECT is(count(*), 37 + 28 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
 SELECT is_empty($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_nobody'$$, 'PUBLIC may do nothing');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
-	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'),
-	('idem_next_states', 'EXECUTE'), ('idem_machine_dot', 'EXECUTE')
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'), ('idem_next_states', 'EXECUTE'), ('idem_machine_dot', 'EXECUTE')
 $$, 'what an app may do');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_consumer'$$, $$VALUES
 	('idem_subscribe', 'EXECUTE'), ('idem_fetch', 'EXECUTE'), ('idem_ack', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE')
 $$, 'what a consumer may do');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_dba'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_evict', 'EXECUTE'), ('idem_maintain', 'EXECUTE'), ('idem_verify', 'EXECUTE'),
-	('idem_keys', 'SELECT'), ('idem_holders', 'SELECT'), ('idem_stores', 'SELECT'), ('idem_ring', 'SELECT'), ('idem_pinned', 'SELECT'),
+	('idem_keys', 'SELECT'), ('idem_holders', 'SELECT'), ('idem_compensations', 'SELECT'), ('idem_stores', 'SELECT'), ('idem_ring', 'SELECT'), ('idem_pinned', 'SELECT'),
 	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_outbox', 'SELECT'), ('idem_consumers', 'SELECT'),
 	('idem_subscribe', 'EXECUTE'), ('idem_fetch', 'EXECUTE'), ('idem_ack', 'EXECUTE'), ('idem_seek', 'EXECUTE'), ('idem_unsubscribe', 'EXECUTE'),
 	('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'), ('idem_delivered', 'EXECUTE'), ('idem_pending', 'EXECUTE'), ('idem_is_past', 'EXECUTE'),

@@ -1,6 +1,6 @@
 -- What every view shows.
 BEGIN;
-SELECT plan(12);
+SELECT plan(13);
 
 CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
@@ -11,6 +11,8 @@ SELECT is(pg_temp.columns('idem_keys'),
 	'completed_at timestamp with time zone, expires_at timestamp with time zone, digest bigint', 'idem_keys');
 SELECT is(pg_temp.columns('idem_holders'),
 	'pid integer, since timestamp with time zone, query text, key_hash bigint', 'idem_holders');
+SELECT is(pg_temp.columns('idem_compensations'),
+	'scope text, key text, handlers jsonb, deadline timestamp with time zone, state text', 'idem_compensations');
 SELECT is(pg_temp.columns('idem_stores'),
 	'store text, generation integer, rows bigint, bytes bigint, next_rotation timestamp with time zone, blocked_by integer[]', 'idem_stores');
 SELECT is(pg_temp.columns('idem_outbox'),

@@ -142,7 +142,7 @@ for my $n (1 .. 4)
 		$path
 		SELECT count(*) FILTER (WHERE k IS NULL), count(k) > 0 FROM orders AS o
 		LEFT JOIN (TABLE idem_keys_0 UNION ALL TABLE idem_keys_1 UNION ALL TABLE idem_keys_2
-			UNION ALL TABLE idem_pinned) AS k ON k.key = o.key AND k.expires_at = o.expires_at
+			UNION ALL SELECT digest, claimed_at, completed_at, expires_at, life, scope, key, fingerprint, response FROM idem_pinned) AS k ON k.key = o.key AND k.expires_at = o.expires_at
 		WHERE o.expires_at > '$now'
 EOF
 	is($target->safe_psql("turning$n", "$path SELECT DISTINCT status FROM orders, idem_claim(key) WHERE expires_at > now() + interval '1 hour'"),

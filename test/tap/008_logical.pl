@@ -20,6 +20,8 @@ EOF
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
+sql('CREATE FUNCTION undo(jsonb) RETURNS void LANGUAGE sql AS $$$$');
+
 sub place
 {
 	my ($key, $ttl) = @_;
@@ -31,6 +33,8 @@ is(place('pinned', '1 day'), qq{claimed\n"done"}, 'the same with a longer ttl');
 is(place('purged', '1100ms'), qq{claimed\n"done"}, 'and one that will expire');
 is(sql(q{SELECT idem_evict('pinned')}), 't', 'evict');
 is(place('pinned', '1 day'), qq{claimed\n"done"}, 'and claim anew');
+sql(q{BEGIN; SELECT idem_claim('held'); SELECT idem_compensate_with('held', 'undo(jsonb)', '{"undo": 1}'); SELECT idem_complete('held', '1'); COMMIT});
+is(sql(q{SELECT status FROM idem_cancel('held')}), 'compensated', 'cancel');
 
 my $emptied = 0;
 for (1 .. 600)
@@ -44,7 +48,7 @@ is(sql(q{SELECT status, response FROM idem_claim('pinned')}), 'completed|"done"'
 
 my $text = sql(q{SELECT data FROM pg_logical_slot_get_changes('text', NULL, NULL)});
 for my $change (qr/idem_keys_0: INSERT: .*'in the ring'/, qr/idem_pinned: INSERT: .*'purged'/, qr/idem_pinned: DELETE: .*'pinned'/,
-	qr/idem_pinned: DELETE: .*'purged'/, qr/idem_ring: UPDATE: /)
+	qr/idem_pinned: DELETE: .*'purged'/, qr/idem_pinned: UPDATE: old-key: .*'held'.*new-tuple: .*'compensated'/, qr/idem_ring: UPDATE: /)
 {
 	like($text, $change, "decoded: $change");
 }
