@@ -22,6 +22,7 @@
 #include "funcapi.h"
 #include "json.h"
 #include "key_store.h"
+#include "machine.h"
 #include "replay.h"
 #include "tables.h"
 #include "utils/builtins.h"
@@ -152,10 +153,19 @@ transition_refusal(const ErrorData *error)
 {
 	JsonbParseState *state = NULL;
 	const char *reason = "transition refused";
+	const MachineRefusal *step = machine_last_refusal();
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	json_put_string(&state, "reason", reason, strlen(reason));
 	json_put_string(&state, "message", error->message, strlen(error->message));
+	if (step != NULL)
+	{
+		json_put_string(&state, "machine", step->machine, strlen(step->machine));
+		json_put_string(&state, "from", step->has_from ? step->from : NULL,
+						step->has_from ? strlen(step->from) : 0);
+		json_put_string(&state, "to", step->has_to ? step->to : NULL,
+						step->has_to ? strlen(step->to) : 0);
+	}
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 
@@ -197,6 +207,7 @@ compensate(const IdemKey *key, const KeyRow *held, const text *reason, Datum *an
 	KeyRow		row = *held;
 	volatile bool done = true;
 
+	machine_forget_refusal();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
