@@ -3,16 +3,19 @@
 
 #include <idem/run.hpp>
 
+#include <initializer_list>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace intake {
 
 class database {
 public:
-    idem::result exec(const std::string& sql) {
-        return idem::transaction{client_.connection(), std::chrono::seconds{60}}.exec(sql);
+    idem::result exec(const std::string& sql, std::initializer_list<std::optional<std::string_view>> parameters = {}) {
+        return idem::transaction{client_.connection(), std::chrono::seconds{60}}.exec(sql, parameters);
     }
 
     std::string value(const std::string& sql) { return std::string{exec(sql).text(0, 0)}; }

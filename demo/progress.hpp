@@ -25,8 +25,7 @@ public:
         const auto now = terminal_ ? done : done * 4 / total_; // what must change to be worth a new line
         if (now == shown_) return;
         shown_ = now;
-        const auto text =
-            grouped(done) + " of " + grouped(total_) + " deliveries, " + grouped(cut) + " connections cut";
+        const auto text = grouped(done) + " of " + grouped(total_) + " requests, " + grouped(cut) + " connections cut";
         if (terminal_) {
             const auto filled = width * done / total_;
             std::printf("\r%-13s [%s%s] %s", title_.c_str(), std::string(filled, '#').c_str(),

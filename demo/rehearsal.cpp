@@ -2,6 +2,7 @@
 
 #include "progress.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -33,6 +34,11 @@ test::proxy::decide lossy(std::uint64_t seed) {
 
 } // namespace
 
+std::size_t workload::count(errand what) const {
+    const auto n = std::count_if(plan.begin(), plan.end(), [what](const delivery& d) { return d.what == what; });
+    return static_cast<std::size_t>(n);
+}
+
 report rehearse(const std::string& title, const std::string& schema, const workload& load, const front_door& door) {
     const auto env = [](const char* name, const char* otherwise) {
         const auto value = std::getenv(name);
@@ -46,7 +52,7 @@ report rehearse(const std::string& title, const std::string& schema, const workl
     const auto conninfo = "host=127.0.0.1 hostaddr=127.0.0.1 port=" + std::to_string(proxy.port()) +
                           " options='-c search_path=" + schema + ",public' application_name=intake";
 
-    mailbox mail{load.deliveries, load.requests.size()};
+    mailbox mail{load.plan, load.requests.size()};
     std::atomic<std::size_t> done{0};
     std::atomic<unsigned> at_work{workers};
     std::mutex guard; // of the rest
@@ -60,14 +66,17 @@ report rehearse(const std::string& title, const std::string& schema, const workl
             idem::client client{conninfo};
             while (const auto d = mail.next()) {
                 const auto& r = load.requests[d->request];
-                const auto answer = door(client, d->changed ? tampered(r) : r, mine);
+                const bool changed = d->what == errand::deliver_changed;
+                const auto answer = door(client, *d, changed ? tampered(r) : r, mine);
                 ++done;
-                if (!answer || d->changed) continue;
-                {
+                if (answer) {
                     const std::lock_guard lock{guard};
                     auto& first = answers[d->request];
                     if (!first) first = answer;
-                    all.differing += first != answer;
+                    if (changed)
+                        ++all.misled;
+                    else
+                        all.differing += first != answer;
                 }
                 mail.acknowledge(*d);
             }
@@ -84,7 +93,7 @@ report rehearse(const std::string& title, const std::string& schema, const workl
     {
         std::vector<std::jthread> threads;
         for (unsigned i = 0; i < workers; ++i) threads.emplace_back(work);
-        progress bar{title, load.deliveries.size()};
+        progress bar{title, load.plan.size()};
         while (at_work) {
             std::this_thread::sleep_for(std::chrono::milliseconds{50});
             if (interrupted) mail.stop();

@@ -1,4 +1,4 @@
-// All deliveries once, by eight workers, through connections that die.
+// All that is planned once, by eight workers, through connections that die.
 #pragma once
 
 #include "deliveries.hpp"
@@ -20,17 +20,21 @@ constexpr unsigned workers = 8;
 
 struct workload {
     std::vector<request> requests;
-    std::vector<delivery> deliveries;
+    std::vector<delivery> plan;
     std::uint64_t seed;
+
+    std::size_t count(errand what) const;
 };
 
 struct report {
     tally seen;
     idem::test::counts wire;
     std::size_t differing = 0; // answers unlike the first one to the same request
+    std::size_t misled = 0;    // changed bodies answered as if they had been executed
 };
 
-using front_door = std::function<std::optional<std::string>(idem::client&, const request&, tally&)>;
+// Gets the errand's request, which is changed already if it is to be.
+using front_door = std::function<std::optional<std::string>(idem::client&, const delivery&, const request&, tally&)>;
 
 // Works in `schema`. Throws what a worker could not cope with.
 report rehearse(const std::string& title, const std::string& schema, const workload&, const front_door&);

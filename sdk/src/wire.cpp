@@ -89,11 +89,12 @@ void throw_lost(const PGconn* connection, std::string_view what) {
     throw error{std::string{what} + (why.empty() ? "" : ": " + why), sqlstate::connection_lost};
 }
 
+std::optional<std::string> text_or_null(const result& from, int row, int column) {
+    return from.is_null(row, column) ? std::nullopt : std::optional{std::string{from.text(row, column)}};
+}
+
 claim_result read_claim(const result& row) {
-    const auto text = [&row](int column) {
-        return row.is_null(0, column) ? std::nullopt : std::optional{std::string{row.text(0, column)}};
-    };
-    return {parse_status(row.text(0, 0)), text(1), text(2)};
+    return {parse_status(row.text(0, 0)), text_or_null(row, 0, 1), text_or_null(row, 0, 2)};
 }
 
 const result* reply::failure() const noexcept {

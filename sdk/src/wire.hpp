@@ -7,6 +7,7 @@
 #include <libpq-fe.h>
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,9 @@ std::string message_of(const PGconn*);
 // Throws what the server said of a statement that failed.
 [[noreturn]] void throw_error(const result& failed);
 [[noreturn]] void throw_lost(const PGconn*, std::string_view what);
+
+// A field's text; nothing for NULL.
+std::optional<std::string> text_or_null(const result&, int row, int column);
 
 // The row of claim_sql.
 claim_result read_claim(const result&);

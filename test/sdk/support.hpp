@@ -92,4 +92,28 @@ struct libpqxx {
 };
 using both = testing::Types<libpq, libpqxx>;
 
+// A transaction of the caller's, in the two ways, for typed tests.
+class over_libpq {
+public:
+    over_libpq() { open_.exec("BEGIN"); }
+    PGconn* operator*() { return open_.get(); }
+    std::string value(const std::string& sql) { return open_.value(sql); }
+    void commit() { open_.exec("COMMIT"); }
+
+private:
+    session open_;
+};
+
+class over_libpqxx {
+public:
+    pqxx::transaction_base& operator*() { return tx_; }
+    std::string value(const std::string& sql) { return libpqxx::value(tx_, sql); }
+    void commit() { tx_.commit(); }
+
+private:
+    pqxx::connection connection_{};
+    pqxx::work tx_{connection_};
+};
+using transactions = testing::Types<over_libpq, over_libpqxx>;
+
 } // namespace test

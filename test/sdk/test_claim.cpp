@@ -1,33 +1,10 @@
 // claim, complete, release in a transaction of the caller's, over libpq and over libpqxx.
 #include "support.hpp"
 
-#include <memory>
-
 namespace {
 
 using idem::claim_status;
 using namespace std::chrono_literals;
-
-// The caller's transaction.
-class over_libpq {
-public:
-    over_libpq() { open_.exec("BEGIN"); }
-    PGconn* operator*() { return open_.get(); }
-    void commit() { open_.exec("COMMIT"); }
-
-private:
-    test::session open_;
-};
-
-class over_libpqxx {
-public:
-    pqxx::transaction_base& operator*() { return tx_; }
-    void commit() { tx_.commit(); }
-
-private:
-    pqxx::connection connection_{};
-    pqxx::work tx_{connection_};
-};
 
 template <typename Transaction>
 class claim : public testing::Test {
@@ -35,8 +12,7 @@ protected:
     const std::string key = test::fresh_key("claim");
     test::session direct{};
 };
-using transactions = testing::Types<over_libpq, over_libpqxx>;
-TYPED_TEST_SUITE(claim, transactions, );
+TYPED_TEST_SUITE(claim, test::transactions, );
 
 } // namespace
 

@@ -34,7 +34,10 @@ inline constexpr std::string_view batch_open = "ID008";        // COMMIT with a 
 inline constexpr std::string_view batch_not_held = "ID009";    // ack of a batch not fetched by this transaction
 inline constexpr std::string_view batch_acked = "ID010";       // ack of a batch acked already
 inline constexpr std::string_view invalid_name = "ID011";      // consumer, topic, source, message id: empty or too long
-inline constexpr std::string_view transition_refused = "ID012"; // a state that the state machine does not allow there
+inline constexpr std::string_view transition_refused = "ID012";   // a state machine does not allow the step
+inline constexpr std::string_view not_completed = "ID013";        // confirm of a key that is not completed
+inline constexpr std::string_view key_cancelled = "ID014";        // confirm of a key that is cancelled
+inline constexpr std::string_view handler_not_callable = "ID015"; // a compensation is gone, or may not be called
 
 // Standard codes that the SDK itself raises or acts on.
 inline constexpr std::string_view serialization_failure = "40001"; // run and consumer try again

@@ -3,6 +3,7 @@
 
 #include <idem/claim.hpp>
 #include <idem/client.hpp>
+#include <idem/compensate.hpp>
 #include <idem/consume.hpp>
 #include <idem/consumer.hpp>
 #include <idem/errors.hpp>
@@ -10,4 +11,5 @@
 #include <idem/result.hpp>
 #include <idem/run.hpp>
 #include <idem/transaction.hpp>
+#include <idem/transition.hpp>
 #include <idem/version.hpp>

@@ -16,8 +16,10 @@
 #include <idem/claim.hpp>
 #include <idem/client.hpp>
 #include <idem/consumer.hpp>
+#include <idem/detail/compensate.hpp>
 #include <idem/detail/messages.hpp>
 #include <idem/detail/sql.hpp>
+#include <idem/detail/transition.hpp>
 #include <idem/run.hpp>
 
 #include <pqxx/pqxx>
@@ -112,6 +114,13 @@ inline auto pqxx_quote(pqxx::transaction_base& tx) {
     };
 }
 
+// A field's text; nothing for NULL.
+inline std::optional<std::string> pqxx_text(const pqxx::result& from, int row, int column) {
+    const auto field = from[row][column];
+    if (field.is_null()) return std::nullopt;
+    return field.as<std::string>();
+}
+
 } // namespace detail
 
 // As over libpq, see <idem/claim.hpp>; but what the server refuses is thrown as libpqxx does, a pqxx::sql_error.
@@ -119,11 +128,7 @@ inline claim_result claim(pqxx::transaction_base& tx, std::string_view key, std:
                           const claim_options& options = {}) {
     const auto quote = detail::pqxx_quote(tx);
     const pqxx::result answer = tx.exec(detail::claim_sql(quote(key), quote(request), quote(options.scope), options));
-    const auto text = [&answer](int column) -> std::optional<std::string> {
-        const auto field = answer[0][column];
-        if (field.is_null()) return std::nullopt;
-        return field.template as<std::string>();
-    };
+    const auto text = [&answer](int column) { return detail::pqxx_text(answer, 0, column); };
     return {detail::parse_status(*text(0)), text(1), text(2)};
 }
 
@@ -137,6 +142,34 @@ inline std::string complete(pqxx::transaction_base& tx, std::string_view key, st
 inline void release(pqxx::transaction_base& tx, std::string_view key, std::string_view scope = {}) {
     const auto quote = detail::pqxx_quote(tx);
     tx.exec(detail::release_sql(quote(key), quote(scope)));
+}
+
+// As over libpq, see <idem/compensate.hpp>.
+inline void compensate_with(pqxx::transaction_base& tx, std::string_view key, std::string_view handler,
+                            std::string_view args, const compensate_options& options = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    tx.exec(detail::compensate_with_sql(quote(key), quote(handler), quote(args), options, quote(options.scope)));
+}
+
+inline void confirm(pqxx::transaction_base& tx, std::string_view key, std::string_view scope = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    tx.exec(detail::confirm_sql(quote(key), quote(scope)));
+}
+
+inline cancellation cancel(pqxx::transaction_base& tx, std::string_view key, const cancel_options& options = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result row =
+        tx.exec(detail::cancel_sql(quote(key), quote(options.reason), quote(options.scope), options));
+    return detail::read_cancellation([&row](int column) { return detail::pqxx_text(row, 0, column); });
+}
+
+// As over libpq, see <idem/transition.hpp>.
+inline transition_result transition(pqxx::transaction_base& tx, const stateful& rows, std::string_view key,
+                                    std::string_view to) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result answer = tx.exec(detail::transition_sql(rows, quote(rows.machine), quote(key), quote(to)));
+    return detail::read_transition(static_cast<int>(answer.size()),
+                                   [&answer](int row, int column) { return detail::pqxx_text(answer, row, column); });
 }
 
 // As over libpq, see <idem/publish.hpp>.
