@@ -77,6 +77,7 @@ sql(q{ALTER ROLE other SET default_transaction_isolation = 'serializable'; ALTER
 is(sql('SELECT state, count(*) FROM idem_compensations GROUP BY 1 ORDER BY 1'), "compensated|1\noverdue|5", 'they are overdue');
 is($node->psql('postgres', 'CALL idem_maintain()', extra_params => [ '-U', 'dba' ], stderr => \$err), 0, 'a dba maintains');
 is($err, '', 'without a warning');
+unlike(slurp_file($node->logfile), qr/could not cancel/, 'and no worker tries what is another role\'s');
 is(sql(q{SELECT state, count(*) FROM idem_compensations GROUP BY 1}), 'compensated|6', 'all are compensated');
 is(sql(q{SELECT DISTINCT whom, session, isolation, work_mem, backend FROM ledger WHERE amount < 0 AND key <> 'plain' ORDER BY 1}),
 	"app|app|read committed|4MB|idem deadlines\nother|other|read committed|5MB|idem deadlines", 'by a worker that is a session of the registrant');
