@@ -24,7 +24,7 @@ END $$;
 CREATE VIEW pg_temp.stored AS
 	SELECT key, fate, deadline - completed_at BETWEEN '59 min' AND '1 h' AS deadline,
 	       CASE WHEN isfinite(expires_at) THEN date_trunc('hour', expires_at - now() + interval '1 min')::text ELSE 'never' END AS expires_in,
-	       handlers, answer - 'cancelled_at' AS answer
+	       replace(handlers::text, format('"role": "%s"', current_user), '"role": "me"')::jsonb AS handlers, answer - 'cancelled_at' AS answer
 	FROM idem_pinned ORDER BY key;
 
 BEGIN;
@@ -41,7 +41,7 @@ COMMIT;
 SELECT * FROM pg_temp.stored \gx
 SELECT status, response, cacheable_until FROM idem_claim('compensation', '{"a": 1}');
 SELECT status FROM idem_claim('compensation', '{"a": 2}');
-SELECT scope, key, handlers -> 0 AS first, jsonb_array_length(handlers), deadline > now() AS deadline, state FROM idem_compensations;
+SELECT scope, key, handlers -> 0 ->> 'handler' AS first, jsonb_array_length(handlers), deadline > now() AS deadline, state FROM idem_compensations;
 SELECT key, status, response, expires_at FROM idem_keys;
 SELECT status, response, expires_at FROM idem_status('compensation');
 SELECT * FROM idem_verify();
