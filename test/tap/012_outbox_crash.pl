@@ -7,6 +7,7 @@ use IPC::Run qw(start);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = PostgreSQL::Test::Cluster->new('outbox_crash');
 $node->init;
@@ -79,14 +80,29 @@ EOS
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub crash { $node->stop('immediate'); $node->start; return; }
 
-# one backend dies, and the server takes all others down and starts again
+# one backend dies, and the server takes all others down and starts again; the one found may be about to end by itself
 sub kill_backend
 {
-	my ($pid) = @_;
-	my $offset = -s $node->logfile;
-	kill 'KILL', $pid;
-	$node->wait_for_log(qr/database system is ready to accept connections/, $offset);
-	return;
+	my ($find) = @_;
+	for (1 .. 100)
+	{
+		my $pid = $find->();
+		my $offset = -s $node->logfile;
+		if ($pid && kill 'KILL', $pid)
+		{
+			for (1 .. 20)
+			{
+				if (slurp_file($node->logfile, $offset) =~ /terminated by signal 9/)
+				{
+					$node->wait_for_log(qr/database system is ready to accept connections/, $offset);
+					return;
+				}
+				usleep(100_000);
+			}
+		}
+		usleep(100_000);
+	}
+	die 'no backend was killed';
 }
 
 # ---- clients that begin again whenever their connection is lost, until they are told to stop ----
@@ -149,11 +165,11 @@ for my $round (1 .. 3)
 	$consumer->query_safe('BEGIN');
 	my $batch = $consumer->query_safe(q{SELECT max(batch) FROM idem_fetch('a', 5, wait => '20 s')});
 	$consumer->query_safe(qq{INSERT INTO applied (consumer, id) SELECT 'a', -1; SELECT idem_ack('a', $batch)});
-	kill_backend($pid);
+	kill_backend(sub { $pid });
 	$consumer->quit;
 
 	ok(work_on(50), "round $round: after a consumer was killed");
-	kill_backend(sql(q{SELECT pid FROM pg_stat_activity WHERE application_name = 'publish' LIMIT 1}));
+	kill_backend(sub { sql(q{SELECT pid FROM pg_stat_activity WHERE application_name = 'publish' LIMIT 1}) });
 }
 append_to_file($node->basedir . '/enough', '');
 $_->finish for @publishers;
