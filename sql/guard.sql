@@ -366,6 +366,12 @@ ALTER TABLE parted DETACH PARTITION parted_af;
 INSERT INTO parted_af VALUES (21, 'af', 'paid');
 SELECT * FROM idem_verify();
 DROP TABLE parted_af;
+-- a large move keeps nothing in memory
+INSERT INTO parted SELECT i, 'eu', 'created' FROM generate_series(1001, 6000) AS i;
+BEGIN;
+UPDATE parted SET region = 'us' WHERE id > 1000;
+SELECT total_bytes < 100000 AS small FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext';
+ROLLBACK;
 SELECT idem_detach('parted');
 
 -- what is published: each transition, once

@@ -70,6 +70,16 @@ ROLLBACK TO s;
 SELECT idem_next_states('door "x\', 'shut');
 ROLLBACK;
 SELECT idem_next_states('door "x\', 'bricked up');
+-- what a session keeps of them does not grow
+DO $$ BEGIN
+	FOR i IN 1 .. 200 LOOP
+		INSERT INTO idem_transitions VALUES ('grows', NULL, 's' || i);
+		PERFORM idem_next_states('grows', NULL);
+	END LOOP;
+	DELETE FROM idem_transitions WHERE machine = 'grows';
+	PERFORM idem_next_states('order', NULL);
+END $$;
+SELECT name, count(*), max(total_bytes) < 10000 AS small FROM pg_backend_memory_contexts WHERE name LIKE 'idem %' GROUP BY name ORDER BY name;
 -- a machine whose rules are all disabled is there
 UPDATE idem_transitions SET enabled = false WHERE machine LIKE 'door%';
 SELECT idem_next_states('door "x\', NULL);

@@ -8,7 +8,6 @@
  */
 #include "machine.h"
 
-#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"

@@ -50,6 +50,25 @@ CREATE PROCEDURE try(k int, s int, how int) LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 EOF
 
+# and without a row that would queue them: all clients for one key, then for the next
+$node->safe_psql('postgres', <<'EOF');
+CREATE SEQUENCE turn;
+CREATE PROCEDURE tell(s int, how int) LANGUAGE plpgsql AS $$ BEGIN
+	BEGIN
+		PERFORM idem_publish('keys', to_jsonb(how), 'turn ' || nextval('turn') / 24, state(s));
+		IF how % 5 = 0 THEN
+			RAISE EXCEPTION 'taken back' USING ERRCODE = 'ID012';
+		END IF;
+	EXCEPTION WHEN SQLSTATE 'ID012' OR serialization_failure THEN NULL;
+	END;
+END $$;
+EOF
+append_to_file("$dir/tell.sql", <<'EOF');
+\set s random(1, 4)
+\set how random(1, 1000)
+CALL tell(:s, :how);
+EOF
+
 append_to_file("$dir/try.sql", <<'EOF');
 \set k random(1, 300)
 \set s random(1, 4)
@@ -81,9 +100,9 @@ COMMIT;
 EOF
 my @running = map {
 	start [ 'pgbench', '-n', '-c', $_->[1], '-T10', '--max-tries=100', '-f', "$dir/$_->[0].sql", '-p', $node->port, '-h', $node->host, 'postgres' ], '>&', \my $out
-} [ 'try', 8 ], [ 'rules', 1 ], [ 'consume', 1 ];
+} [ 'try', 6 ], [ 'tell', 6 ], [ 'rules', 1 ], [ 'consume', 1 ];
 $_->finish for @running;
-is(join(' ', map { $_->result(0) } @running), '0 0 0', 'no client met an error');
+is(join(' ', map { $_->result(0) } @running), '0 0 0 0', 'no client met an error');
 
 $node->safe_psql('postgres', q{UPDATE idem_transitions SET enabled = true});
 is($node->safe_psql('postgres', q{SELECT type, count(*) > 0 FROM idem_outbox WHERE topic = 'keys' GROUP BY 1 ORDER BY 1}),
