@@ -16,6 +16,7 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -145,8 +146,9 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
  * then the table itself need not be opened.
  *
  * REINDEX CONCURRENTLY waits for those who have locked the table, so it does
- * not wait for us.  But who wrote the key did so before we had its lock; if
- * the index is the right one now, it was then.
+ * not wait for us, and the index that we knew may be gone.  But who wrote the
+ * key did so before we had its lock; if the index is the right one now, it was
+ * then.
  */
 static List *
 probe(const StoreTable *table, const IdemKey *key)
@@ -159,11 +161,13 @@ probe(const StoreTable *table, const IdemKey *key)
 
 	for (;;)
 	{
-		index = index_open(table->index, AccessShareLock);
+		index = try_relation_open(table->index, AccessShareLock);
 		(void) idem_tables();
-		if (RelationGetRelid(index) == table->index)
+		if (index != NULL && RelationGetRelid(index) == table->index)
 			break;
-		index_close(index, AccessShareLock);
+		if (index != NULL)
+			index_close(index, AccessShareLock);
+		CHECK_FOR_INTERRUPTS();
 	}
 
 	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
