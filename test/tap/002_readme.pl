@@ -9,7 +9,8 @@ use Test::More;
 
 my $root = "$FindBin::RealBin/../..";
 my $readme = slurp_file("$root/README.md");
-my ($sql, @refused) = $readme =~ /^```sql\n(.*?)^```/msg;
+my ($sql, @more) = $readme =~ /^```sql\n(.*?)^```/msg;
+my @refused = grep { /^-- ERROR/m } @more;
 my ($cpp) = $readme =~ /^```cpp\n(.*?)^```/ms;
 
 my $node = PostgreSQL::Test::Cluster->new('readme');
@@ -33,6 +34,18 @@ for my $example (@refused)
 	is($error =~ s/^psql:.*?: //mgr =~ s/^(?!ERROR|HINT).*\n?//mgr, join("\n", $example =~ /^-- ((?:ERROR|HINT):.*)$/mg), 'refused as shown');
 }
 is($node->safe_psql('postgres', 'SELECT state FROM purchases UNION ALL SELECT type FROM idem_outbox'), "created\ncreated", 'and it is where it was');
+
+# a message, and a cancellation
+my ($message) = grep { /idem_fetch/ } @more;
+$node->safe_psql('postgres', 'SELECT idem_unguard_topic(\'orders\'); CREATE TABLE takings AS SELECT 0 AS pence');
+my ($row) = $message =~ /^-- +(\d.*)$/m;
+is($node->safe_psql('postgres', $message), "\nt\n" . $row =~ s/ +\| +/|/gr . "\n", 'the message comes as shown');
+is($node->safe_psql('postgres', 'SELECT pence FROM takings'), '350', 'and is worked on');
+
+my ($cancel) = grep { /idem_cancel/ } @more;
+my @answers = $cancel =~ /^SELECT status .*; -- (\w+)/mg;
+is($node->safe_psql('postgres', $cancel), join("\n", 'claimed', '', '{"order": 4712}', @answers[1 .. 4]), 'cancellations answer as shown');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM orders'), '1', 'and undo the order');
 
 like(slurp_file("$root/sdk/examples/quickstart.cpp"), qr/\Q$cpp\E/, 'the C++ example is the one that is built and run');
 
