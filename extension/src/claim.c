@@ -19,7 +19,6 @@
 #include "key_store.h"
 #include "lock.h"
 #include "replay.h"
-#include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "tables.h"
 #include "tcop/utility.h"
@@ -375,18 +374,8 @@ lock_within(const LOCKTAG *tag, int wait_ms)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		LockTimeout = save_timeout;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
-		FreeErrorData(error);
+		FreeErrorData(idem_undo_for(ERRCODE_LOCK_NOT_AVAILABLE, context, owner));
 		locked = false;
 	}
 	PG_END_TRY();

@@ -221,16 +221,8 @@ compensate(const IdemKey *key, const KeyRow *held, const text *reason, Datum *an
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = idem_undo_for(ERRCODE_IDEM_TRANSITION_REFUSED, context, owner);
 
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_IDEM_TRANSITION_REFUSED)
-			ReThrowError(error);
 		*answer = transition_refusal(error);
 		FreeErrorData(error);
 		done = false;

@@ -175,3 +175,34 @@ idem_name(FunctionCallInfo fcinfo, int arg, const char *what)
 	idem_check_name(name, what);
 	return name;
 }
+
+/*
+ * The same bytes?
+ */
+bool
+idem_text_equal(const text *a, const text *b)
+{
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
+/*
+ * In PG_CATCH: roll back the internal subtransaction that was begun in this
+ * context and with this owner, and return the error, if it is the one that is
+ * an answer; any other goes on.
+ */
+ErrorData *
+idem_undo_for(int sqlstate, MemoryContext context, ResourceOwner owner)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error->sqlerrcode != sqlstate)
+		ReThrowError(error);
+	return error;
+}

@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "datatype/timestamp.h"
 #include "storage/lock.h"
+#include "utils/resowner.h"
 
 #include "compat.h"
 #include "errors.h"
@@ -48,6 +49,8 @@ extern int64 idem_interval_us(FunctionCallInfo fcinfo, int arg,
 							  const char *name, int64 min, int64 max);
 extern text *idem_name(FunctionCallInfo fcinfo, int arg, const char *what);
 extern void idem_check_name(const text *name, const char *what);
+extern bool idem_text_equal(const text *a, const text *b);
+extern ErrorData *idem_undo_for(int sqlstate, MemoryContext context, ResourceOwner owner);
 
 /* claim.c */
 extern void idem_claim_init(void);

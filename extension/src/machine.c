@@ -82,6 +82,23 @@ compare_rules(const void *left, const void *right)
 }
 
 /*
+ * A row of idem_transitions.  True if it is a rule that idem ships.
+ */
+static bool
+read_rule(Relation rel, HeapTuple tuple, Rule *rule)
+{
+	Datum		values[TRANSITION_COLUMNS];
+	bool		nulls[TRANSITION_COLUMNS];
+
+	heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+	rule->machine = nulls[TRANSITION_MACHINE - 1] ? NULL : TextDatumGetCString(values[TRANSITION_MACHINE - 1]);
+	rule->from = nulls[TRANSITION_FROM - 1] ? NULL : TextDatumGetCString(values[TRANSITION_FROM - 1]);
+	rule->to = nulls[TRANSITION_TO - 1] ? NULL : TextDatumGetCString(values[TRANSITION_TO - 1]);
+	rule->enabled = !nulls[TRANSITION_ENABLED - 1] && DatumGetBool(values[TRANSITION_ENABLED - 1]);
+	return !nulls[TRANSITION_SHIPPED - 1] && DatumGetBool(values[TRANSITION_SHIPPED - 1]);
+}
+
+/*
  * Read all of them, as last committed or changed by this transaction.
  */
 static void
@@ -94,7 +111,6 @@ load_rules(void)
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "idem rules",
 												  ALLOCSET_SMALL_SIZES);
-	MemoryContext save;
 	Rule	   *rule = MemoryContextAlloc(context, 16 * sizeof(Rule));
 	int			room = 16;
 	int			count = 0;
@@ -102,21 +118,11 @@ load_rules(void)
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		Datum		values[TRANSITION_COLUMNS];
-		bool		nulls[TRANSITION_COLUMNS];
+		MemoryContext save = MemoryContextSwitchTo(context);
 
-		save = MemoryContextSwitchTo(context);
 		if (count == room)
 			rule = repalloc(rule, (room *= 2) * sizeof(Rule));
-		slot_getallattrs(slot);
-		memcpy(values, slot->tts_values, sizeof(values));
-		memcpy(nulls, slot->tts_isnull, sizeof(nulls));
-		rule[count].machine = TextDatumGetCString(values[TRANSITION_MACHINE - 1]);
-		rule[count].from = nulls[TRANSITION_FROM - 1] ? NULL :
-			TextDatumGetCString(values[TRANSITION_FROM - 1]);
-		rule[count].to = TextDatumGetCString(values[TRANSITION_TO - 1]);
-		rule[count].enabled = DatumGetBool(values[TRANSITION_ENABLED - 1]);
-		count++;
+		(void) read_rule(rel, ExecFetchSlotHeapTuple(slot, false, NULL), &rule[count++]);
 		MemoryContextSwitchTo(save);
 	}
 	table_endscan(scan);
@@ -439,23 +445,6 @@ require_trigger(FunctionCallInfo fcinfo, const char *function)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("%s() must be called as a trigger on idem_transitions", function)));
 	return trigger;
-}
-
-/*
- * A row of idem_transitions.  True if it is a rule that idem ships.
- */
-static bool
-read_rule(Relation rel, HeapTuple tuple, Rule *rule)
-{
-	Datum		values[TRANSITION_COLUMNS];
-	bool		nulls[TRANSITION_COLUMNS];
-
-	heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
-	rule->machine = nulls[TRANSITION_MACHINE - 1] ? NULL : TextDatumGetCString(values[TRANSITION_MACHINE - 1]);
-	rule->from = nulls[TRANSITION_FROM - 1] ? NULL : TextDatumGetCString(values[TRANSITION_FROM - 1]);
-	rule->to = nulls[TRANSITION_TO - 1] ? NULL : TextDatumGetCString(values[TRANSITION_TO - 1]);
-	rule->enabled = !nulls[TRANSITION_ENABLED - 1] && DatumGetBool(values[TRANSITION_ENABLED - 1]);
-	return !nulls[TRANSITION_SHIPPED - 1] && DatumGetBool(values[TRANSITION_SHIPPED - 1]);
 }
 
 /*

@@ -177,10 +177,7 @@ subscription_wants(const Subscription *subscription, TupleTableSlot *message)
 	topic = DatumGetTextPP(slot_getattr(message, OUTBOX_TOPIC, &isnull));
 	for (int i = 0; i < subscription->ntopics; i++)
 	{
-		text	   *wanted = DatumGetTextPP(subscription->topic[i]);
-
-		if (VARSIZE_ANY_EXHDR(wanted) == VARSIZE_ANY_EXHDR(topic) &&
-			memcmp(VARDATA_ANY(wanted), VARDATA_ANY(topic), VARSIZE_ANY_EXHDR(topic)) == 0)
+		if (idem_text_equal(DatumGetTextPP(subscription->topic[i]), topic))
 			return true;
 	}
 	return false;

@@ -59,13 +59,6 @@ static struct
 	GuardedTopic *topic;
 }			guarded;
 
-static bool
-text_equal(const text *a, const text *b)
-{
-	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
-}
-
 static void
 load_guarded(void)
 {
@@ -116,7 +109,7 @@ topic_machine(Datum topic)
 	while (unlikely(idem_tables()->version != guarded.version))
 		load_guarded();
 	for (int i = 0; i < guarded.count; i++)
-		if (text_equal(guarded.topic[i].topic, DatumGetTextPP(topic)))
+		if (idem_text_equal(guarded.topic[i].topic, DatumGetTextPP(topic)))
 			return guarded.topic[i].machine;
 	return NULL;
 }
@@ -140,11 +133,11 @@ lock_state(Datum topic, Datum key)
 }
 
 /*
- * The key's row, as last committed or written by this transaction.  *frozen as
- * in KeyRow.
+ * The key's row, as last committed or written by this transaction, or NULL, and
+ * its columns.  *frozen as in KeyRow.
  */
 static HeapTuple
-find_state(Datum topic, Datum key, XLogRecPtr *frozen)
+find_state(Datum topic, Datum key, Datum *values, bool *nulls, XLogRecPtr *frozen)
 {
 	Relation	rel = table_open(idem_tables()->outbox_states.heap, AccessShareLock);
 	Relation	index = index_open(idem_tables()->outbox_states.index, AccessShareLock);
@@ -159,6 +152,7 @@ find_state(Datum topic, Datum key, XLogRecPtr *frozen)
 	if (index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		tuple = ExecCopySlotHeapTuple(slot);
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 		*frozen = HeapTupleHeaderXminFrozen(tuple->t_data) ?
 			BufferGetLSNAtomic(((BufferHeapTupleTableSlot *) slot)->buffer) : InvalidXLogRecPtr;
 	}
@@ -198,14 +192,11 @@ topic_step(const char *machine, TopicState *state)
 	idem_check_name(DatumGetTextPP(state->key), "key of a message to a guarded topic");
 	lock_state(state->topic, state->key);
 
-	state->before = find_state(state->topic, state->key, &frozen);
+	state->before = find_state(state->topic, state->key, values, nulls, &frozen);
 	if (state->before != NULL)
 	{
 		TransactionId writer = HeapTupleHeaderGetRawXmin(state->before->t_data);
-		Relation	rel = table_open(idem_tables()->outbox_states.heap, AccessShareLock);
 
-		heap_deform_tuple(state->before, RelationGetDescr(rel), values, nulls);
-		table_close(rel, AccessShareLock);
 		from = TextDatumGetCString(values[STATE_STATE - 1]);
 		state->id = DatumGetInt64(values[STATE_ID - 1]);
 		state->since = DatumGetTimestampTz(values[STATE_SINCE - 1]);
@@ -313,7 +304,7 @@ sort_messages(Datum topic, TupleDesc desc, int64 *wrong)
 		{
 			CHECK_FOR_INTERRUPTS();
 			slot_getallattrs(slot);
-			if (!text_equal(DatumGetTextPP(slot->tts_values[OUTBOX_TOPIC - 1]), DatumGetTextPP(topic)))
+			if (!idem_text_equal(DatumGetTextPP(slot->tts_values[OUTBOX_TOPIC - 1]), DatumGetTextPP(topic)))
 				continue;
 			ExecClearTuple(part);
 			memcpy(part->tts_values, slot->tts_values, desc->natts * sizeof(Datum));
@@ -359,8 +350,8 @@ take_states(text *topic, const char *machine)
 
 		more = tuplesort_gettupleslot(sort, true, false, slot, NULL);
 		if (last.topic != (Datum) 0 &&
-			(!more || !text_equal(DatumGetTextPP(last.key),
-								  DatumGetTextPP(slot_getattr(slot, OUTBOX_KEY, &isnull)))))
+			(!more || !idem_text_equal(DatumGetTextPP(last.key),
+									   DatumGetTextPP(slot_getattr(slot, OUTBOX_KEY, &isnull)))))
 		{
 			if (machine_has_state(machine, TextDatumGetCString(last.type)))
 				topic_store(&last);
@@ -466,7 +457,7 @@ delete_of_topic(Oid relid, text *topic)
 		ItemPointerData tid = slot->tts_tid;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!text_equal(DatumGetTextPP(slot_getattr(slot, 1, &isnull)), topic))
+		if (!idem_text_equal(DatumGetTextPP(slot_getattr(slot, 1, &isnull)), topic))
 			continue;
 		simple_table_tuple_delete(rel, &tid, SnapshotSelf);
 		deleted++;
@@ -519,7 +510,7 @@ topic_count(const char *machine, const char *state, StringInfo where)
 
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
-		if (!text_equal(DatumGetTextPP(slot->tts_values[STATE_STATE - 1]), wanted))
+		if (!idem_text_equal(DatumGetTextPP(slot->tts_values[STATE_STATE - 1]), wanted))
 			continue;
 		guard = topic_machine(slot->tts_values[STATE_TOPIC - 1]);
 		if (guard != NULL && strcmp(guard, machine) == 0)
