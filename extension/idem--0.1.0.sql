@@ -287,13 +287,16 @@ $$What can be cancelled, or could: keys with their handlers, as registered. stat
 CREATE SEQUENCE idem_outbox_ids;
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_ids', '');
 
--- Messages are only added. xid is that of the top-level transaction, era the
--- system identifier of the cluster it ran in (mark.c).
+-- Messages are only added. xid is that of the top-level transaction, era and
+-- branch say which cluster, timeline and database it ran in (incarnation.c); by
+-- slot the keys are spread over lanes (lane.c).
 CREATE TABLE idem_outbox_0 (
 	id pg_catalog.int8 NOT NULL,
 	xid pg_catalog.xid8 NOT NULL,
 	era pg_catalog.int8 NOT NULL,
 	created_at pg_catalog.timestamptz NOT NULL,
+	branch pg_catalog.int8 NOT NULL,
+	slot pg_catalog.int4 NOT NULL,
 	topic pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
 	key pg_catalog.text COLLATE pg_catalog."C",
 	type pg_catalog.text COLLATE pg_catalog."C",
@@ -302,9 +305,9 @@ CREATE TABLE idem_outbox_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_outbox_1 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_outbox_2 (LIKE idem_outbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE INDEX idem_outbox_0_id ON idem_outbox_0 USING btree (id pg_catalog.int8_ops);
-CREATE INDEX idem_outbox_1_id ON idem_outbox_1 USING btree (id pg_catalog.int8_ops);
-CREATE INDEX idem_outbox_2_id ON idem_outbox_2 USING btree (id pg_catalog.int8_ops);
+CREATE INDEX idem_outbox_0_id ON idem_outbox_0 USING btree (id pg_catalog.int8_ops, slot pg_catalog.int4_ops);
+CREATE INDEX idem_outbox_1_id ON idem_outbox_1 USING btree (id pg_catalog.int8_ops, slot pg_catalog.int4_ops);
+CREATE INDEX idem_outbox_2_id ON idem_outbox_2 USING btree (id pg_catalog.int8_ops, slot pg_catalog.int4_ops);
 CREATE INDEX idem_outbox_0_xid ON idem_outbox_0 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_1_xid ON idem_outbox_1 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_2_xid ON idem_outbox_2 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
@@ -409,7 +412,15 @@ CREATE TABLE idem_positions_0 (
 	high_from pg_catalog.xid8,
 	high_to pg_catalog.xid8,
 	high_running pg_catalog.xid8[],
-	last_id pg_catalog.int8
+	last_id pg_catalog.int8,
+	-- of external consumers: the last seq that was acked and where it counts,
+	-- how many lanes there were as the window was fixed, and the message that
+	-- is to be delivered again
+	seq pg_catalog.int8,
+	seq_era pg_catalog.int8,
+	seq_branch pg_catalog.int8,
+	window_lanes pg_catalog.int4,
+	redriven_id pg_catalog.int8
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_positions_1 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_positions_2 (LIKE idem_positions_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
@@ -422,6 +433,54 @@ ALTER TABLE idem_positions_2 REPLICA IDENTITY FULL;
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_positions_2', '');
+
+-- ---------------------------------------------------------------------------
+-- Consumers: messages that fail
+-- ---------------------------------------------------------------------------
+
+-- Copies, so that the outbox need not keep them (parked.c). state is
+--   retry      to be delivered again when it is due; of its key the first
+--   waiting    behind one of its key that is to be retried
+--   dead       given up; redriven by idem_redrive()
+-- and of external consumers, whose lane stops at what is to be retried:
+--   tombstone  given up, but its seq is not yet delivered
+--   redriven   to be delivered again, with a new seq
+CREATE TABLE idem_parked (
+	consumer pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	slot pg_catalog.int4 NOT NULL,
+	id pg_catalog.int8 NOT NULL,
+	state pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	attempts pg_catalog.int4 NOT NULL,
+	due_at pg_catalog.timestamptz,      -- of retry and redriven
+	failed_at pg_catalog.timestamptz,
+	error pg_catalog.text,
+	era pg_catalog.int8 NOT NULL,
+	created_at pg_catalog.timestamptz NOT NULL,
+	branch pg_catalog.int8 NOT NULL,
+	topic pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	key pg_catalog.text COLLATE pg_catalog."C",
+	type pg_catalog.text COLLATE pg_catalog."C",
+	payload pg_catalog.jsonb NOT NULL,
+	headers pg_catalog.jsonb
+) USING heap;
+CREATE INDEX idem_parked_id ON idem_parked USING btree (consumer pg_catalog.text_ops, slot pg_catalog.int4_ops, id pg_catalog.int8_ops);
+CREATE INDEX idem_parked_due ON idem_parked USING btree (consumer pg_catalog.text_ops, due_at pg_catalog.timestamptz_ops);
+ALTER TABLE idem_parked REPLICA IDENTITY FULL;
+SELECT pg_catalog.pg_extension_config_dump('idem_parked', '');
+
+-- Attempt marks: batches whose client's connection ended before the
+-- transaction did (attempt.c). Not dumped: they speak of what goes on.
+CREATE TABLE idem_attempts (
+	consumer pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	lane pg_catalog.int8 NOT NULL,
+	batch pg_catalog.int8 NOT NULL,
+	messages pg_catalog.int4 NOT NULL,
+	id pg_catalog.int8 NOT NULL,        -- of the first
+	client pg_catalog.text COLLATE pg_catalog."C" NOT NULL, -- its idem.client
+	failed_at pg_catalog.timestamptz NOT NULL
+) USING heap;
+CREATE INDEX idem_attempts_batch ON idem_attempts USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, batch pg_catalog.int8_ops);
+ALTER TABLE idem_attempts REPLICA IDENTITY FULL;
 
 -- ---------------------------------------------------------------------------
 -- Consumers: what they call
@@ -438,17 +497,22 @@ $$Make a consumer known. From then on messages are kept for it until it has had 
 
 consumer  1 to 255 bytes
 topics    which it wants; NULL means all
-lanes     1; more are not supported yet
+lanes     1 to 256: so many transactions can have a batch of it at a time. A key is always in one lane. A repeat with more adds them, while it works; it then waits for transactions that have a batch
 start     "now": what is not committed yet; "earliest": all that is kept
-external  not supported yet
+external  its work is outside this database, see idem_fetch()
 
-Errors: ID011 invalid consumer or topic; 22023 no topics, lanes below 1, unknown start; 42710 it exists with other topics; 25006 read-only transaction or standby; 0A000 lanes above 1, external.$$;
+Errors: ID011 invalid consumer or topic; 22004 external is NULL; 22023 no topics, lanes out of range, unknown start; 42710 it exists with other topics, or not external; 25006 read-only transaction or standby.$$;
+
+CREATE TYPE idem_message AS (
+	batch bigint, seq bigint, id bigint, topic text, key text, type text,
+	payload jsonb, headers jsonb, created_at timestamptz, attempt integer,
+	lane bigint, source text, message_id text);
+REVOKE ALL ON TYPE idem_message FROM PUBLIC;
+COMMENT ON TYPE idem_message IS 'What idem_fetch() returns.';
 
 CREATE FUNCTION idem_fetch(
-	consumer text, max_messages integer DEFAULT 100, wait interval DEFAULT '0', lane bigint DEFAULT NULL,
-	OUT batch bigint, OUT seq bigint, OUT id bigint, OUT topic text, OUT key text, OUT type text,
-	OUT payload jsonb, OUT headers jsonb, OUT created_at timestamptz, OUT attempt integer)
-RETURNS SETOF record
+	consumer text, max_messages integer DEFAULT 100, wait interval DEFAULT '0', lane bigint DEFAULT NULL)
+RETURNS SETOF idem_message
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_fetch(text, integer, interval, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_fetch(text, integer, interval, bigint) IS
@@ -456,30 +520,65 @@ $$Fetch a consumer's next messages, ordered by id: BEGIN; fetch; the work; idem_
 
 max_messages  1 to 100000; a batch can be smaller though there are more
 wait          how long to wait for a message: 0 asks at once, at most one minute
-lane          not supported yet
+lane          that one, from 0; NULL: any that is free and has messages
 
-No row: there is nothing, or another transaction has a batch; then there is nothing to ack. batch is the same in all rows. seq is NULL and attempt 1 for now.
+No row: there is nothing, or other transactions have a batch of each lane; then there is nothing to ack, but COMMIT, for how far it looked may be noted. batch and lane are the same in all rows. attempt is 1, and one more for each time the message was nacked, or its client's connection ended.
 The messages are ones that this statement can see the work of, so it may join them with tables. With a wait it must be a statement of its own: join in the next one. A COMMIT or PREPARE TRANSACTION that finds the batch not acked fails with ID008.
 
-Errors: ID007 wait out of range; ID008 this transaction has a batch of the consumer that is not acked; ID011 invalid consumer; 42704 no such consumer; 22023 max_messages out of range; 55000 wait above READ COMMITTED; 40001 above READ COMMITTED, when the consumer went on after the transaction's snapshot; 25006 read-only transaction or standby; 0A000 lane; wait in a statement that uses tables.
+When a client's connection ends while it has a batch, not by command, the messages of that batch are delivered one by one; one that this befalls alone, idem.max_attempts times in all, becomes a dead letter. Of clients that set idem.client, those that come back under the same name do not count.
 
-Cost: that of the messages it returns, and of those of other topics among them. A wait polls every 1 to 32 ms, and holds the statement's snapshot.$$;
+An external consumer hands its messages on, to a broker say. A fetch that finds some new ones only fixes which they are, and returns no row, at once: COMMIT, and fetch again. seq numbers the deliveries of a lane 1, 2, 3 and so on, and a message that is delivered again has the same seq, as long as source is the same: what is behind the @ changes when the database is restored or a standby promoted. message_id is the message's own, for ever. The receiver calls idem_consume_seq(source, lane, seq) and, if that is the "first", idem_consume(consumer, message_id). A row whose payload is NULL is a tombstone: it stands for a message that was given up, and takes its seq.
+For internal consumers seq, source and message_id are NULL.
+
+Errors: ID007 wait out of range; ID008 this transaction has a batch of the consumer that is not acked; ID011 invalid consumer; 42704 no such consumer; 22023 max_messages out of range, no such lane; 55000 wait above READ COMMITTED; 40001 above READ COMMITTED, when the consumer went on after the transaction's snapshot; 25006 read-only transaction or standby; 0A000 wait in a statement that uses tables.
+
+Cost: that of the messages it returns, of those of other topics among them, and an index entry for each of other lanes. A wait polls every 1 to 32 ms, and holds the statement's snapshot.$$;
 
 CREATE FUNCTION idem_ack(consumer text, batch bigint) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_ack(text, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_ack(text, bigint) IS
-$$Take a batch for done, if this transaction commits. The next fetch goes on after it, also in this transaction.
+$$Take a batch for done, if this transaction commits; but for messages of it that were nacked, and those that wait with them. The next fetch goes on after it, also in this transaction, unless the consumer is external.
 
 Errors: ID009 not fetched by this transaction; ID010 acked already; ID011 invalid consumer; 22004 batch is NULL; 25006 read-only transaction or standby.
 
 Cost: one row and one index entry.$$;
 
+CREATE FUNCTION idem_nack(consumer text, batch bigint, id bigint, error text, retry_in interval DEFAULT NULL)
+RETURNS bigint[]
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_nack(text, bigint, bigint, text, interval) FROM PUBLIC;
+COMMENT ON FUNCTION idem_nack(text, bigint, bigint, text, interval) IS
+$$Park a message of a batch that could not be worked upon: it is delivered again later, and later ones of its key wait until then. All others go on. If its work has failed the transaction, roll back, fetch again, and nack then.
+
+Returns the ids of those in this batch that must wait with it: work on the others, and ack.
+
+id        of a message of the batch
+error     what went wrong, kept for people to read
+retry_in  when to deliver it again: at most ten years; NULL means 1 s, 2 s, 4 s and so on up to an hour
+
+The attempt that is number idem.max_attempts is the last one: the message becomes a dead letter, see idem_dead_letters, and its key goes on.
+An external consumer's lane stops at the message until it is due: all later ones of the batch are returned. At the last attempt a tombstone takes its place.
+
+Errors: ID007 retry_in out of range; ID009 batch not fetched by this transaction; ID010 acked already; ID011 invalid consumer; ID016 the message is not in the batch, or nacked already; 22004 another argument is NULL; 25006 read-only transaction or standby.
+
+Cost: one row for each message that is parked, a look-up for each that may have the same key.$$;
+
+CREATE FUNCTION idem_redrive(consumer text, id bigint) RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_redrive(text, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_redrive(text, bigint) IS
+$$Deliver a dead letter again, as if it had never failed; by an external consumer with a new seq. What came after it has been delivered meanwhile.
+
+Errors: ID011 invalid consumer; 22004 id is NULL; 42704 no such consumer, or the message is no dead letter of it; 25006 read-only transaction or standby.
+
+Cost: reads what the consumer has parked.$$;
+
 CREATE FUNCTION idem_seek(consumer text, since timestamptz) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_seek(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION idem_seek(text, timestamptz) IS
-$$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again. Forward: those before are never delivered, except those whose transaction is still open: they come in either case. Waits for a transaction that has a batch of it.
+$$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again; by an external consumer with new seqs. Forward: those before are never delivered, except those whose transaction is still open, or which are parked: they come in either case. Waits for transactions that have a batch of it.
 
 Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 25006 read-only transaction or standby.
 
@@ -489,7 +588,7 @@ CREATE FUNCTION idem_unsubscribe(consumer text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_unsubscribe(text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_unsubscribe(text) IS
-$$Forget a consumer, and where it is: what it has not had it never gets. Messages are no longer kept for it. Waits for a transaction that has a batch of it.
+$$Forget a consumer, and where it is: what it has not had it never gets. Messages are no longer kept for it; its dead letters are. Waits for transactions that have a batch of it.
 
 Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 25006 read-only transaction or standby.$$;
 
@@ -497,17 +596,33 @@ Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 
 -- Consumers: what DBAs read
 -- ---------------------------------------------------------------------------
 
-CREATE FUNCTION idem_pending(consumer text, OUT lane bigint, OUT depth bigint, OUT oldest timestamptz)
+CREATE FUNCTION idem_incarnation() RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_incarnation() FROM PUBLIC;
+COMMENT ON FUNCTION idem_incarnation() IS
+$$Which life of the database this is: system identifier, timeline and database, with points between. Ids of messages and numbers of deliveries are unique within one: a restored or promoted database may give out some again.
+
+Errors: 25006 standby.$$;
+
+CREATE VIEW idem_dead_letters AS
+SELECT p.consumer, p.id, p.topic, p.key, p.type, p.payload, p.headers, p.created_at, p.attempts, p.error, p.failed_at
+FROM idem_parked AS p
+WHERE p.state OPERATOR(pg_catalog.=) 'dead'::pg_catalog.text;
+COMMENT ON VIEW idem_dead_letters IS
+$$Messages that consumers have given up, and why. idem_redrive(consumer, id) has one delivered again; DELETE forgets it.$$;
+
+CREATE FUNCTION idem_pending(
+	consumer text, OUT lane bigint, OUT depth bigint, OUT oldest timestamptz, OUT parked bigint, OUT dead bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_pending(text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_pending(text) IS
-$$For idem_consumers: how many messages each lane has yet to get, and when the oldest was published.$$;
+$$For idem_consumers: how many messages each lane has yet to get, when the oldest was published, and how many of its messages are parked and dead.$$;
 
-CREATE FUNCTION idem_is_past(consumer text, era bigint, xid xid8, id bigint) RETURNS boolean
+CREATE FUNCTION idem_is_past(consumer text, era bigint, xid xid8, slot integer, id bigint) RETURNS boolean
 AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION idem_is_past(text, bigint, xid8, bigint) FROM PUBLIC;
-COMMENT ON FUNCTION idem_is_past(text, bigint, xid8, bigint) IS
+REVOKE ALL ON FUNCTION idem_is_past(text, bigint, xid8, integer, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION idem_is_past(text, bigint, xid8, integer, bigint) IS
 $$For idem_delivered(): is the consumer past this message?$$;
 
 CREATE VIEW idem_consumers AS
@@ -522,28 +637,37 @@ SELECT s.consumer, p.lane, p.depth,
               (SELECT d.oid FROM pg_catalog.pg_database AS d
                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
           AND l.granted) AS held_by,
-       0::pg_catalog.int8 AS parked, 0::pg_catalog.int8 AS dead
+       p.parked, p.dead
 FROM idem_subscriptions AS s, LATERAL idem_pending(s.consumer) AS p;
 COMMENT ON VIEW idem_consumers IS
-$$How far each consumer is: how many messages it has yet to get, since when the oldest waits, and which process has a batch of it. Messages are kept for it as long as it is here: a consumer that is no more goes with idem_unsubscribe(). Counts the messages: cheap while it keeps up.$$;
+$$How far each lane of each consumer is: how many messages it has yet to get, since when the oldest waits, which process has a batch of it, how many messages are parked, because they or one of their key before them failed, and how many are dead letters. Messages are kept for it as long as it is here: a consumer that is no more goes with idem_unsubscribe(). Counts the messages: cheap while it keeps up.$$;
 
 CREATE FUNCTION idem_delivered(id bigint, OUT consumer text, OUT state text)
 RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	SELECT s.consumer,
-	       CASE WHEN idem_is_past(s.consumer, m.era, m.xid, m.id)
+	       CASE WHEN idem_is_past(s.consumer, m.era, m.xid, m.slot, m.id)
 	            THEN 'delivered'::pg_catalog.text ELSE 'pending'::pg_catalog.text END
 	FROM (SELECT * FROM idem_outbox_0
 	      UNION ALL SELECT * FROM idem_outbox_1
 	      UNION ALL SELECT * FROM idem_outbox_2) AS m, idem_subscriptions AS s
 	WHERE m.id OPERATOR(pg_catalog.=) $1
 	  AND (s.topics IS NULL OR m.topic OPERATOR(pg_catalog.=) ANY (s.topics))
-	  AND (m.created_at OPERATOR(pg_catalog.>=) s.since OR NOT idem_is_past(s.consumer, m.era, m.xid, m.id))
-	ORDER BY s.consumer USING OPERATOR(pg_catalog.<);
+	  AND (m.created_at OPERATOR(pg_catalog.>=) s.since OR NOT idem_is_past(s.consumer, m.era, m.xid, m.slot, m.id))
+	  AND NOT EXISTS (SELECT FROM idem_parked AS p
+	                  WHERE p.consumer OPERATOR(pg_catalog.=) s.consumer AND p.id OPERATOR(pg_catalog.=) $1)
+	UNION ALL
+	SELECT p.consumer,
+	       CASE WHEN pg_catalog.bool_and(p.state OPERATOR(pg_catalog.=) ANY ('{dead,tombstone}'::pg_catalog.text[]))
+	            THEN 'dead' ELSE 'parked' END
+	FROM idem_parked AS p
+	WHERE p.id OPERATOR(pg_catalog.=) $1
+	GROUP BY p.consumer
+	ORDER BY 1 USING OPERATOR(pg_catalog.<);
 END;
 REVOKE ALL ON FUNCTION idem_delivered(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_delivered(bigint) IS
-$$Was this message delivered? One row for each consumer that it is for: "pending" or "delivered". No row: it is for none, or no longer kept, or not committed. A message that idem_seek() passed over counts as delivered.$$;
+$$Was this message delivered? One row for each consumer that it is for: "pending", "delivered", "parked" (it is tried again later, or waits for one of its key that is) or "dead" (a dead letter). No row: it is for none, or no longer kept, or not committed. A message that idem_seek() passed over counts as delivered.$$;
 
 -- ---------------------------------------------------------------------------
 -- Inbox
@@ -826,7 +950,11 @@ FROM generation AS g
 UNION ALL
 SELECT 'pinned'::pg_catalog.text, NULL,
        pg_catalog.pg_stat_get_live_tuples('idem_pinned'::pg_catalog.regclass),
-       pg_catalog.pg_total_relation_size('idem_pinned'::pg_catalog.regclass), NULL, NULL;
+       pg_catalog.pg_total_relation_size('idem_pinned'::pg_catalog.regclass), NULL, NULL
+UNION ALL
+SELECT 'parked'::pg_catalog.text, NULL,
+       pg_catalog.pg_stat_get_live_tuples('idem_parked'::pg_catalog.regclass),
+       pg_catalog.pg_total_relation_size('idem_parked'::pg_catalog.regclass), NULL, NULL;
 COMMENT ON VIEW idem_stores IS
 $$What takes space, and when it is freed: each generation of the ring with its rows (an estimate), its bytes, when the ring next turns there (for the current one: when another takes over; for an older one: when all its rows have expired), and which processes hold up an overdue one.$$;
 
@@ -954,10 +1082,33 @@ BEGIN ATOMIC
 	  AND m.xid OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
 	  AND m.xid IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()
 	UNION ALL
-	SELECT 'a consumer has a position', pg_catalog.format('consumer %L', s.consumer), 'it has none'
-	FROM idem_subscriptions AS s
+	SELECT 'a lane has a position', pg_catalog.format('consumer %L, lane %s', s.consumer, l.lane), 'it has none'
+	FROM idem_subscriptions AS s,
+	     LATERAL pg_catalog.generate_series(0::pg_catalog.int8, s.lanes OPERATOR(pg_catalog.-) 1::pg_catalog.int8) AS l (lane)
 	WHERE NOT EXISTS (SELECT FROM newest AS n
-	                  WHERE n.consumer OPERATOR(pg_catalog.=) s.consumer AND n.low_floor IS NOT NULL)
+	                  WHERE n.consumer OPERATOR(pg_catalog.=) s.consumer AND n.lane OPERATOR(pg_catalog.=) l.lane
+	                    AND n.low_floor IS NOT NULL)
+	UNION ALL
+	SELECT 'a parked message has a consumer', pg_catalog.format('message %s, consumer %L', p.id, p.consumer), p.state
+	FROM idem_parked AS p
+	WHERE p.state OPERATOR(pg_catalog.<>) 'dead'::pg_catalog.text
+	  AND NOT EXISTS (SELECT FROM idem_subscriptions AS s WHERE s.consumer OPERATOR(pg_catalog.=) p.consumer)
+	UNION ALL
+	SELECT 'a parked message waits for one of its key', pg_catalog.format('message %s, consumer %L', p.id, p.consumer),
+	       pg_catalog.format('no message of key %L is to be retried before it', p.key)
+	FROM idem_parked AS p
+	WHERE p.state OPERATOR(pg_catalog.=) 'waiting'::pg_catalog.text
+	  AND NOT EXISTS (SELECT FROM idem_parked AS q
+	                  WHERE q.consumer OPERATOR(pg_catalog.=) p.consumer AND q.slot OPERATOR(pg_catalog.=) p.slot
+	                    AND q.key OPERATOR(pg_catalog.=) p.key AND q.id OPERATOR(pg_catalog.<) p.id
+	                    AND q.state OPERATOR(pg_catalog.=) 'retry'::pg_catalog.text)
+	UNION ALL
+	SELECT 'a message is parked once', pg_catalog.format('message %s, consumer %L', p.id, p.consumer),
+	       pg_catalog.format('%s rows', pg_catalog.count(*))
+	FROM idem_parked AS p
+	WHERE p.state OPERATOR(pg_catalog.<>) 'dead'::pg_catalog.text
+	GROUP BY p.consumer, p.id
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
 	UNION ALL
 	SELECT 'no consumer is ahead of the outbox', pg_catalog.format('consumer %L, lane %s', n.consumer, n.lane),
 	       pg_catalog.format('it has had messages up to %s, the last id drawn is %s', GREATEST(n.low_floor, n.high_floor), d.last_id)
@@ -976,7 +1127,7 @@ BEGIN ATOMIC
 	WHERE r.store OPERATOR(pg_catalog.=) 'outbox'::pg_catalog.text
 	  AND (r.ends_at)[m.generation OPERATOR(pg_catalog.+) 1] OPERATOR(pg_catalog.=) '-infinity'::pg_catalog.timestamptz
 	  AND (s.topics IS NULL OR m.topic OPERATOR(pg_catalog.=) ANY (s.topics))
-	  AND NOT idem_is_past(s.consumer, m.era, m.xid, m.id)
+	  AND NOT idem_is_past(s.consumer, m.era, m.xid, m.slot, m.id)
 	UNION ALL
 	SELECT 'a consumed message has one row', pg_catalog.format('message %L of source %L', c.message_id, c.source),
 	       pg_catalog.format('%s rows', pg_catalog.count(*))

@@ -1,72 +1,32 @@
 /*
  * batch.c
- *	  Fetch and ack: a consumer's work, in one transaction.
+ *	  The batches that the current transaction has fetched: ack and nack.
  *
- * A fetch locks the lane until the transaction ends and reads what comes after
- * the lane's position; it writes nothing.  An ack adds the new position, which
- * commits with the work or not at all.  What was fetched is remembered in this
- * backend's memory until the transaction ends.
+ * They are remembered in this backend's memory until the transaction ends.  An
+ * ack adds the position after the batch, which commits with the work or not at
+ * all.
  */
 #include "batch.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
-#include "funcapi.h"
+#include "attempt.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "nodes/execnodes.h"
-#include "nodes/parsenodes.h"
-#include "position.h"
-#include "storage/latch.h"
-#include "subscription.h"
+#include "parked.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
 #include "tables.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 #include "window.h"
 
-PG_FUNCTION_INFO_V1(idem_fetch);
 PG_FUNCTION_INFO_V1(idem_ack);
-
-#define MAX_MESSAGES 100000		/* in a batch */
-#define COST_PASSED 1000		/* what an empty fetch looks at before it says so */
-#define MAX_POLL_MS 32
-
-/* columns of idem_fetch()'s result */
-enum
-{
-	FETCH_BATCH,
-	FETCH_SEQ,
-	FETCH_ID,
-	FETCH_TOPIC,
-	FETCH_KEY,
-	FETCH_TYPE,
-	FETCH_PAYLOAD,
-	FETCH_HEADERS,
-	FETCH_CREATED_AT,
-	FETCH_ATTEMPT,
-	FETCH_COLUMNS
-};
-
-typedef struct Batch
-{
-	struct Batch *next;
-	SubTransactionId fetched;	/* by which subtransaction */
-	SubTransactionId acked;		/* invalid: not yet */
-	text	   *consumer;
-	Position	after;			/* its n is the batch's number */
-} Batch;
+PG_FUNCTION_INFO_V1(idem_nack);
 
 static Batch *batches = NULL;	/* newest first; none between transactions */
-
-static bool
-is_of(const Batch *batch, const text *consumer)
-{
-	return VARSIZE_ANY_EXHDR(batch->consumer) == VARSIZE_ANY_EXHDR(consumer) &&
-		memcmp(VARDATA_ANY(batch->consumer), VARDATA_ANY(consumer),
-			   VARSIZE_ANY_EXHDR(consumer)) == 0;
-}
+static Batch *failed = NULL;	/* those of a transaction that failed, until it is rolled back */
 
 static bool
 is_open(const Batch *batch)
@@ -116,7 +76,7 @@ void
 batch_require_none(const text *consumer)
 {
 	for (Batch *batch = batches; batch != NULL; batch = batch->next)
-		if (is_open(batch) && is_of(batch, consumer))
+		if (is_open(batch) && idem_text_equal(batch->consumer, consumer))
 			ereport(ERROR,
 					(errcode(ERRCODE_IDEM_BATCH_OPEN),
 					 errmsg("batch " INT64_FORMAT " of consumer \"%s\" is fetched but not acked",
@@ -125,22 +85,87 @@ batch_require_none(const text *consumer)
 					 errhint("Call idem_ack() first.")));
 }
 
+/*
+ * The client goes, and this transaction with it.  Who ended the session by
+ * command did not mean the messages.
+ */
 static void
-note_batch(const text *consumer, const Position *after)
+on_exit_with_batches(int code, Datum arg)
 {
+	Batch	   *lost = batches;
+	MemoryContext save;
+	Attempt    *attempts;
+	int			count = 0;
+
+	(void) code;
+	(void) arg;
+	if (lost == NULL && IsAbortedTransactionBlockState())
+		lost = failed;
+	for (Batch *batch = lost; batch != NULL; batch = batch->next)
+		count += !batch->external;
+	if (count == 0 || pgStatSessionEndCause == DISCONNECT_KILLED)
+		return;
+
+	save = MemoryContextSwitchTo(TopMemoryContext);
+	attempts = palloc(sizeof(Attempt) * count);
+	count = 0;
+	for (Batch *batch = lost; batch != NULL; batch = batch->next)
+	{
+		if (batch->external)
+			continue;
+		attempts[count].consumer = text_to_cstring(batch->consumer);
+		attempts[count].lane = batch->lane;
+		attempts[count].batch = batch->after.n;
+		attempts[count].messages = batch->count;
+		attempts[count].id = batch->messages[0].id;
+		attempts[count].client = pstrdup(batch->client);
+		count++;
+	}
+	MemoryContextSwitchTo(save);
+	attempts_note(attempts, count);
+}
+
+static void
+copy_position(Position *position)
+{
+	Mark		low = position->low;
+	Mark		high = position->high;
+
+	mark_copy(&position->low, &low, CurrentMemoryContext);
+	if (position->in_window)
+		mark_copy(&position->high, &high, CurrentMemoryContext);
+}
+
+/*
+ * Remember a batch that is being delivered.
+ */
+void
+batch_note(const Batch *template)
+{
+	static bool registered = false;
 	MemoryContext save = MemoryContextSwitchTo(TopTransactionContext);
 	Batch	   *batch = palloc(sizeof(Batch));
 
+	*batch = *template;
 	batch->fetched = GetCurrentSubTransactionId();
 	batch->acked = InvalidSubTransactionId;
-	batch->consumer = cstring_to_text_with_len(VARDATA_ANY(consumer), VARSIZE_ANY_EXHDR(consumer));
-	batch->after = *after;
-	mark_copy(&batch->after.low, &after->low, TopTransactionContext);
-	if (after->in_window)
-		mark_copy(&batch->after.high, &after->high, TopTransactionContext);
+	batch->consumer = cstring_to_text_with_len(VARDATA_ANY(template->consumer),
+											   VARSIZE_ANY_EXHDR(template->consumer));
+	batch->client = pstrdup(idem_client);
+	copy_position(&batch->after);
+	if (batch->external)
+		copy_position(&batch->before);
+	batch->messages = palloc(sizeof(BatchMessage) * batch->count);
+	memcpy(batch->messages, template->messages, sizeof(BatchMessage) * batch->count);
 	batch->next = batches;
 	batches = batch;
 	MemoryContextSwitchTo(save);
+
+	if (!registered)
+	{
+		before_shmem_exit(on_exit_with_batches, (Datum) 0);
+		registered = true;
+	}
 }
 
 static void
@@ -150,12 +175,15 @@ on_transaction_end(XactEvent event, void *arg)
 
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)
+	{
+		failed = event == XACT_EVENT_ABORT ? batches : NULL;
 		batches = NULL;
+	}
 }
 
 /*
- * What a rolled-back subtransaction fetched and acked is undone, as with
- * claims.
+ * What a rolled-back subtransaction fetched, acked and parked is undone, as
+ * with claims.
  */
 static void
 on_subtransaction_end(SubXactEvent event, SubTransactionId subid,
@@ -170,14 +198,19 @@ on_subtransaction_end(SubXactEvent event, SubTransactionId subid,
 		return;
 	while (*link != NULL)
 	{
-		if ((*link)->fetched >= subid)
-			*link = (*link)->next;
-		else
+		Batch	   *batch = *link;
+
+		if (batch->fetched >= subid)
 		{
-			if ((*link)->acked >= subid)
-				(*link)->acked = InvalidSubTransactionId;
-			link = &(*link)->next;
+			*link = batch->next;
+			continue;
 		}
+		if (batch->acked >= subid)
+			batch->acked = InvalidSubTransactionId;
+		for (int i = 0; i < batch->count; i++)
+			if (batch->messages[i].parked >= subid)
+				batch->messages[i].parked = InvalidSubTransactionId;
+		link = &batch->next;
 	}
 }
 
@@ -188,233 +221,11 @@ idem_batch_init(void)
 	RegisterSubXactCallback(on_subtransaction_end, NULL);
 }
 
-static void
-put_message(ReturnSetInfo *result, int64 number, TupleTableSlot *message)
-{
-	static const int column[] = {
-		[FETCH_ID] = OUTBOX_ID, [FETCH_TOPIC] = OUTBOX_TOPIC, [FETCH_KEY] = OUTBOX_KEY,
-		[FETCH_TYPE] = OUTBOX_TYPE, [FETCH_PAYLOAD] = OUTBOX_PAYLOAD,
-		[FETCH_HEADERS] = OUTBOX_HEADERS, [FETCH_CREATED_AT] = OUTBOX_CREATED_AT
-	};
-	Datum		values[FETCH_COLUMNS];
-	bool		nulls[FETCH_COLUMNS];
-
-	slot_getallattrs(message);
-	for (int i = FETCH_ID; i <= FETCH_CREATED_AT; i++)
-	{
-		values[i] = message->tts_values[column[i] - 1];
-		nulls[i] = message->tts_isnull[column[i] - 1];
-	}
-	values[FETCH_BATCH] = Int64GetDatum(number);
-	nulls[FETCH_BATCH] = false;
-	nulls[FETCH_SEQ] = true;	/* numbers the deliveries to external consumers */
-	values[FETCH_ATTEMPT] = Int32GetDatum(1);
-	nulls[FETCH_ATTEMPT] = false;
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-}
-
 /*
- * Deliver from the window from next->low to next->high, after last_id.  True
- * if there was anything; then *next is what comes after it.
+ * The open batch that (consumer, batch) names.
  */
-static bool
-deliver(const Subscription *subscription, Position *next, int max_messages,
-		ReturnSetInfo *result, int64 *cost)
-{
-	Window	   *window = window_open(&next->low, &next->high, next->last_id, ALL_GENERATIONS);
-	TupleTableSlot *message = NULL;
-	int			count = 0;
-
-	while (count < max_messages && (message = window_next(window)) != NULL)
-	{
-		bool		isnull;
-
-		if (!subscription_wants(subscription, message))
-			continue;
-		put_message(result, next->n, message);
-		next->last_id = DatumGetInt64(slot_getattr(message, OUTBOX_ID, &isnull));
-		count++;
-	}
-	*cost += window_cost(window);
-	window_close(window);
-
-	next->in_window = message != NULL;
-	if (!next->in_window)
-		next->low = next->high;
-	return count > 0;
-}
-
-/*
- * Fetch what the snapshot sees, if the lane is free.
- *
- * Who had the lane before may have committed after the snapshot was taken, and
- * have had more than it sees: then the lane counts as held.
- */
-static bool
-try_fetch(const text *consumer, Snapshot snapshot, int max_messages,
-		  ReturnSetInfo *result)
-{
-	Subscription subscription;
-	Position	next;
-	Latest		row;
-	Mark		now;
-	int64		cost = 0;
-
-	if (!subscription_lock(consumer, &subscription, false))
-		return false;
-	if (!position_find(consumer, SUBSCRIPTION_LANE, &next, &row) || next.ended)
-		subscription_is_unknown(consumer);
-	if (!latest_is_visible(&row, snapshot))
-	{
-		if (IsolationUsesXactSnapshot())
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent use of consumer \"%s\"",
-							text_to_cstring(consumer)),
-					 errdetail("It was advanced after this transaction's snapshot was taken."),
-					 errhint("Retry the transaction.")));
-		subscription_unlock(&subscription);
-		return false;
-	}
-
-	mark_take(&now, snapshot);
-	next.n++;
-	if (next.in_window && deliver(&subscription, &next, max_messages, result, &cost))
-	{
-		note_batch(consumer, &next);
-		return true;
-	}
-	next.high = now;
-	next.last_id = 0;
-	if (deliver(&subscription, &next, max_messages, result, &cost))
-	{
-		note_batch(consumer, &next);
-		return true;
-	}
-
-	/*
-	 * Nothing for this consumer.  If that was much to look at, let nobody look
-	 * at it again.  A position of this very transaction is left alone: it can
-	 * be ahead of a snapshot that was taken before.
-	 */
-	if (cost >= COST_PASSED && !TransactionIdIsCurrentTransactionId(row.xmin))
-		position_append(consumer, SUBSCRIPTION_LANE, &next);
-	else
-		subscription_unlock(&subscription);
-	return false;
-}
-
-/*
- * What was waited for is newer than the statement's snapshot.  A table in the
- * same statement would lack what the messages speak of.
- */
-static void
-require_wait_allowed(ReturnSetInfo *result)
-{
-	EState	   *estate = result->econtext->ecxt_estate;
-	ListCell   *cell;
-
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("idem_fetch() can wait at isolation level READ COMMITTED only"),
-				 errdetail("At a higher level the transaction never sees what is published while it waits."),
-				 errhint("Pass wait => '0', or begin the transaction at READ COMMITTED.")));
-	if (estate == NULL)
-		return;
-	foreach(cell, estate->es_range_table)
-	{
-		if (lfirst_node(RangeTblEntry, cell)->rtekind == RTE_RELATION)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("idem_fetch() cannot wait in a statement that uses tables"),
-					 errdetail("The messages may be newer than what the statement sees of the tables."),
-					 errhint("Fetch by SELECT * FROM idem_fetch(...) alone and join in the next statement, or pass wait => '0'.")));
-	}
-}
-
-/*
- * (consumer, max_messages, wait, lane) -> batch, seq, id, topic, key, type,
- * payload, headers, created_at, attempt
- */
-Datum
-idem_fetch(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	text	   *consumer = idem_name(fcinfo, 0, "consumer");
-	int			max_messages;
-	int64		wait;
-	TimestampTz began;
-	int64		checked = 0;
-	Snapshot	snapshot = GetActiveSnapshot();
-	MemoryContext context;
-
-	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1 || PG_GETARG_INT32(1) > MAX_MESSAGES)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 PG_ARGISNULL(1) ? errmsg("max_messages must not be NULL") :
-				 errmsg("max_messages is out of range: %d", PG_GETARG_INT32(1)),
-				 errdetail("A batch has 1 to %d messages.", MAX_MESSAGES),
-				 errhint("Leave the argument out for 100.")));
-	max_messages = PG_GETARG_INT32(1);
-	wait = idem_interval_us(fcinfo, 2, "wait", 0, INT64CONST(1000) * IDEM_MAX_FETCH_WAIT_MS);
-	if (!PG_ARGISNULL(3))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("lanes are not supported by idem %s", IDEM_VERSION),
-				 errdetail("Argument \"lane\" was given."),
-				 errhint("Leave the argument out.")));
-	idem_require_writable("idem_fetch()");
-	InitMaterializedSRF(fcinfo, 0);
-	if (wait > 0)
-		require_wait_allowed(result);
-	batch_require_none(consumer);
-
-	context = AllocSetContextCreate(CurrentMemoryContext, "idem fetch", ALLOCSET_DEFAULT_SIZES);
-	began = GetCurrentTimestamp();
-	for (;;)
-	{
-		MemoryContext save = MemoryContextSwitchTo(context);
-		bool		fetched = try_fetch(consumer, snapshot, max_messages, result);
-		int64		waited;
-
-		MemoryContextSwitchTo(save);
-		MemoryContextReset(context);
-		if (fetched || wait <= 0)
-			break;
-		waited = Max(GetCurrentTimestamp() - began, 0);
-		if (waited >= wait)
-			break;
-
-		/* a dead client's backend must not stand in line for the lane */
-		if (waited - checked >= USECS_PER_SEC)
-		{
-			checked = waited;
-			if (MyProcPort != NULL && WaitEventSetCanReportClosed() &&
-				!pq_check_connection())
-				ereport(FATAL,
-						(errcode(ERRCODE_CONNECTION_FAILURE),
-						 errmsg("connection to client lost")));
-		}
-
-		/* the longer it has been quiet, the less often it looks */
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(1 + (long) Min(waited / 1000 / MAX_POLL_MS, MAX_POLL_MS - 1),
-							 1 + (long) ((wait - waited) / 1000)),
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		snapshot = GetLatestSnapshot();
-	}
-	MemoryContextDelete(context);
-	return (Datum) 0;
-}
-
-/*
- * (consumer, batch)
- */
-Datum
-idem_ack(PG_FUNCTION_ARGS)
+static Batch *
+require_batch(FunctionCallInfo fcinfo, const char *verb)
 {
 	text	   *consumer = idem_name(fcinfo, 0, "consumer");
 	Batch	   *batch = NULL;
@@ -423,19 +234,19 @@ idem_ack(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("batch must not be NULL"),
-				 errdetail("A fetch that finds nothing has no batch to ack."),
+				 errdetail("A fetch that finds nothing has no batch to %s.", verb),
 				 errhint("Pass the column \"batch\" of what idem_fetch() returned.")));
-	idem_require_writable("idem_ack()");
+	idem_require_writable(psprintf("idem_%s()", verb));
 
 	for (batch = batches; batch != NULL; batch = batch->next)
-		if (batch->after.n == PG_GETARG_INT64(1) && is_of(batch, consumer))
+		if (batch->after.n == PG_GETARG_INT64(1) && idem_text_equal(batch->consumer, consumer))
 			break;
 	if (batch == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_BATCH_NOT_HELD),
 				 errmsg("batch " INT64_FORMAT " of consumer \"%s\" is not held by this transaction",
 						PG_GETARG_INT64(1), text_to_cstring(consumer)),
-				 errdetail("A batch is acked by the transaction that fetched it."),
+				 errdetail("A batch is %sed by the transaction that fetched it.", verb),
 				 errhint("If that transaction has ended, fetch again: what was not acked is delivered again.")));
 	if (!is_open(batch))
 		ereport(ERROR,
@@ -444,8 +255,236 @@ idem_ack(PG_FUNCTION_ARGS)
 						PG_GETARG_INT64(1), text_to_cstring(consumer)),
 				 errdetail("This transaction has acked it."),
 				 errhint("Ack each batch once.")));
+	return batch;
+}
 
-	position_append(batch->consumer, SUBSCRIPTION_LANE, &batch->after);
+/*
+ * Those of idem_parked that were delivered and not nacked are done with, and
+ * what waited for them is due.
+ */
+static void
+settle_parked(const Batch *batch)
+{
+	Parked	   *done = palloc(sizeof(Parked) * batch->count);
+	int			ndone = 0;
+
+	for (int i = 0; i < batch->count; i++)
+	{
+		const BatchMessage *message = &batch->messages[i];
+		Parked	   *row = &done[ndone];
+
+		if (message->parked != InvalidSubTransactionId ||
+			!parked_find(batch->consumer, (Slots) {message->slot, message->slot},
+						 message->id, row) ||
+			parked_is(row, PARKED_DEAD))
+			continue;
+		if (parked_is(row, PARKED_TOMBSTONE))
+			parked_set(row, PARKED_DEAD, row->attempts, DT_NOEND, NULL);
+		else
+		{
+			parked_delete(row);
+			ndone++;
+		}
+	}
+	if (!batch->external)
+		for (int i = 0; i < ndone; i++)
+			parked_promote(batch->consumer, done[i].slot, done[i].key);
+}
+
+/*
+ * Of an external consumer: what was nacked, and all that comes after it, is
+ * still to be delivered.
+ */
+static void
+stop_at_nacked(const Batch *batch, Position *after)
+{
+	int			done = 0;
+
+	while (done < batch->count && batch->messages[done].parked == InvalidSubTransactionId)
+		done++;
+	if (done == batch->count)
+		return;
+	*after = batch->before;
+	after->n = batch->after.n;
+	after->seq += done;
+	if (done > 0)
+		after->last_id = batch->messages[done - 1].id;
+}
+
+/*
+ * (consumer, batch)
+ */
+Datum
+idem_ack(PG_FUNCTION_ARGS)
+{
+	Batch	   *batch = require_batch(fcinfo, "ack");
+	Position	after = batch->after;
+
+	if (batch->external)
+		stop_at_nacked(batch, &after);
+	if (batch->from_parked || batch->some_parked)
+		settle_parked(batch);
+	if (batch->marked)
+		attempts_forget(batch->consumer, batch->lane, batch->after.n, batch->messages[0].id);
+	position_append(batch->consumer, batch->lane, &after);
 	batch->acked = GetCurrentSubTransactionId();
 	PG_RETURN_VOID();
+}
+
+static BatchMessage *
+require_message(const Batch *batch, int64 id)
+{
+	BatchMessage *message = NULL;
+
+	for (int i = 0; i < batch->count && message == NULL; i++)
+		if (batch->messages[i].id == id)
+			message = &batch->messages[i];
+	if (message == NULL || message->parked != InvalidSubTransactionId)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDEM_NOT_IN_BATCH),
+				 errmsg(message == NULL ?
+						"message " INT64_FORMAT " is not in batch " INT64_FORMAT " of consumer \"%s\"" :
+						"message " INT64_FORMAT " in batch " INT64_FORMAT " of consumer \"%s\" is nacked already",
+						id, batch->after.n, text_to_cstring(batch->consumer)),
+				 message == NULL ?
+				 errdetail_plural("The batch has %d message.", "The batch has %d messages.",
+								  batch->count, batch->count) :
+				 errdetail("It was nacked itself, or parked with an earlier one."),
+				 errhint("Pass the column \"id\" of a message in this batch that is to be tried again later.")));
+	return message;
+}
+
+/*
+ * A message of the batch, copied from the outbox to idem_parked.
+ */
+static void
+park(const Batch *batch, const BatchMessage *message, const char *state, int attempts,
+	 TimestampTz due_at, const text *error)
+{
+	Window	   *window = window_of(message->id, message->slot);
+	TupleTableSlot *slot = window_next(window);
+
+	if (slot == NULL)
+		elog(ERROR, "message " INT64_FORMAT " is gone", message->id);
+	parked_add(batch->consumer, slot, state, attempts, due_at, error);
+	window_close(window);
+}
+
+/*
+ * The key of a message of the batch, or NULL.
+ */
+static const text *
+key_of(const Batch *batch, const BatchMessage *message)
+{
+	const text *key = NULL;
+	Parked		row;
+
+	if (batch->from_parked)
+	{
+		if (parked_find(batch->consumer, (Slots) {message->slot, message->slot}, message->id, &row))
+			key = row.key;
+	}
+	else
+	{
+		Window	   *window = window_of(message->id, message->slot);
+		TupleTableSlot *slot = window_next(window);
+		bool		isnull;
+		Datum		value;
+
+		if (slot != NULL)
+		{
+			value = slot_getattr(slot, OUTBOX_KEY, &isnull);
+			if (!isnull)
+				key = DatumGetTextPCopy(value);
+		}
+		window_close(window);
+	}
+	return key;
+}
+
+/*
+ * (consumer, batch, id, error, retry_in) -> the ids that must wait with it
+ */
+Datum
+idem_nack(PG_FUNCTION_ARGS)
+{
+	Batch	   *batch = require_batch(fcinfo, "nack");
+	int64		retry_in = idem_interval_us(fcinfo, 4, "retry_in", 0,
+											IDEM_MAX_TTL_S * USECS_PER_SEC);
+	SubTransactionId now = GetCurrentSubTransactionId();
+	BatchMessage *message;
+	const text *error;
+	Parked		row;
+	bool		is_parked;
+	bool		give_up;
+	int			attempts;
+	TimestampTz due_at;
+	const char *state;
+	Datum	   *waiting = palloc(sizeof(Datum) * batch->count);
+	int			nwaiting = 0;
+
+	if (PG_ARGISNULL(2) || PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("id and error must not be NULL"),
+				 errdetail("They say which message failed, and why."),
+				 errhint("Pass the text of the error; idem_dead_letters will show it.")));
+	message = require_message(batch, PG_GETARG_INT64(2));
+	error = PG_GETARG_TEXT_PP(3);
+
+	is_parked = (batch->from_parked || batch->some_parked) &&
+		parked_find(batch->consumer, (Slots) {message->slot, message->slot}, message->id, &row) &&
+		!parked_is(&row, PARKED_DEAD);
+	attempts = (is_parked ? row.attempts : 0) + 1;
+	give_up = attempts >= idem_max_attempts;
+	due_at = retry_in >= 0 ? GetCurrentTimestamp() + retry_in :
+		parked_backoff(attempts, GetCurrentTimestamp());
+	if (batch->external)
+	{
+		state = give_up ? PARKED_TOMBSTONE : PARKED_RETRY;
+		if (give_up && !(is_parked && parked_is(&row, PARKED_TOMBSTONE)))
+			due_at = GetCurrentTimestamp();
+	}
+	else
+	{
+		state = give_up ? PARKED_DEAD : PARKED_RETRY;
+		if (give_up)
+			due_at = DT_NOEND;
+	}
+
+	/* which of those after it must not be worked upon now */
+	if (batch->external || !give_up)
+	{
+		const text *key = batch->external ? NULL : key_of(batch, message);
+
+		for (BatchMessage *later = message + 1; later < batch->messages + batch->count; later++)
+		{
+			const text *later_key;
+
+			if (later->parked != InvalidSubTransactionId)
+				continue;
+			if (!batch->external)
+			{
+				if (key == NULL || later->slot != message->slot)
+					continue;
+				later_key = key_of(batch, later);
+				if (later_key == NULL || !idem_text_equal(key, later_key))
+					continue;
+				if (!batch->from_parked)
+					park(batch, later, PARKED_WAITING, 0, DT_NOEND, NULL);
+			}
+			later->parked = now;
+			waiting[nwaiting++] = Int64GetDatum(later->id);
+		}
+	}
+
+	if (is_parked)
+		parked_set(&row, state, attempts, due_at, error);
+	else
+		park(batch, message, state, attempts, due_at, error);
+	if (is_parked && give_up && !batch->external)
+		parked_promote(batch->consumer, row.slot, row.key);
+	message->parked = now;
+	PG_RETURN_ARRAYTYPE_P(construct_array(waiting, nwaiting, INT8OID, sizeof(int64),
+										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

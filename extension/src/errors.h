@@ -40,5 +40,7 @@
 #define ERRCODE_IDEM_CANCELLED			MAKE_SQLSTATE('I', 'D', '0', '1', '4')
 /* a handler that does not exist, is of another kind or may not be executed */
 #define ERRCODE_IDEM_HANDLER			MAKE_SQLSTATE('I', 'D', '0', '1', '5')
+/* nack of a message that is not in the batch, or was nacked already */
+#define ERRCODE_IDEM_NOT_IN_BATCH		MAKE_SQLSTATE('I', 'D', '0', '1', '6')
 
 #endif							/* IDEM_ERRORS_H */

@@ -45,6 +45,12 @@ static const struct
 		"pg_catalog.text, pg_catalog.bool)", CONSUMER | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_fetch(pg_catalog.text, pg_catalog.int4, pg_catalog.interval, pg_catalog.int8)", CONSUMER | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_ack(pg_catalog.text, pg_catalog.int8)", CONSUMER | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_nack(pg_catalog.text, pg_catalog.int8, pg_catalog.int8, pg_catalog.text, "
+		"pg_catalog.interval)", CONSUMER | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_incarnation()", ALL},
+	{"SELECT", "TABLE %1$s.idem_subscriptions", CONSUMER | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_redrive(pg_catalog.text, pg_catalog.int8)", DBA},
+	{"SELECT, DELETE", "TABLE %1$s.idem_dead_letters", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_consume(pg_catalog.text, pg_catalog.text)", ALL},
 	{"EXECUTE", "ROUTINE %1$s.idem_consume_seq(pg_catalog.text, pg_catalog.int8, pg_catalog.int8)", ALL},
 	{"EXECUTE", "ROUTINE %1$s.idem_seek(pg_catalog.text, pg_catalog.timestamptz)", DBA},
@@ -65,8 +71,8 @@ static const struct
 	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_compensations, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores", DBA},
 	/* the functions and views read these as their caller */
 	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text), "
-		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int8)", DBA},
-	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_subscriptions, %1$s.idem_outbox_ids", DBA},
+		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
+	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids", DBA},
 	{"SELECT", "TABLE %1$s.idem_keys_0, %1$s.idem_keys_1, %1$s.idem_keys_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_inbox_0, %1$s.idem_inbox_1, %1$s.idem_inbox_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_outbox_0, %1$s.idem_outbox_1, %1$s.idem_outbox_2", DBA},

@@ -21,6 +21,8 @@ bool		idem_require_completion;
 int			idem_outbox_retention;
 int			idem_inbox_retention;
 bool		idem_strand_rows;
+int			idem_max_attempts;
+char	   *idem_client;
 
 void		_PG_init(void);
 
@@ -69,6 +71,20 @@ _PG_init(void)
 							 false,
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("idem.max_attempts",
+							"How often a message is tried before it becomes a dead letter.",
+							NULL,
+							&idem_max_attempts,
+							5, 1, 1000,
+							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("idem.client",
+							   "Names the process that fetches.",
+							   "A process that lost its connection and goes on under the same name was not killed by a message.",
+							   &idem_client,
+							   "",
+							   PGC_USERSET, 0,
+							   NULL, NULL, NULL);
 	MarkGUCPrefixReserved("idem");
 
 	idem_claim_init();

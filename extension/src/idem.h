@@ -41,6 +41,8 @@ extern bool idem_require_completion;
 extern int	idem_outbox_retention;	/* s */
 extern int	idem_inbox_retention;	/* s */
 extern bool idem_strand_rows;
+extern int	idem_max_attempts;
+extern char *idem_client;
 
 /* idem.c */
 extern void idem_require_primary(const char *function);

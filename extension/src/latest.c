@@ -167,6 +167,15 @@ of_same_lane(HeapTuple tuple, TupleTableSlot *slot)
 											 slot_getattr(slot, LATEST_NAME, &isnull)));
 }
 
+static bool
+is_end(TupleDesc desc, const Latest *latest)
+{
+	for (int i = LATEST_COLUMNS; i < desc->natts; i++)
+		if (!latest->nulls[i])
+			return false;
+	return desc->natts > LATEST_COLUMNS;
+}
+
 /*
  * Copy to the current generation what is the newest of its lane in this one.
  * Nobody writes to it any more, and the caller sees to it that none will.  A
@@ -199,8 +208,7 @@ latest_carry(Store store, int generation)
 		save = MemoryContextSwitchTo(row_context);
 		above = toast_flatten_tuple(ExecFetchSlotHeapTuple(slot, false, NULL), desc);
 		heap_deform_tuple(above, desc, latest.values, latest.nulls);
-		if (!(desc->natts > LATEST_COLUMNS && latest.nulls[LATEST_COLUMNS]) &&
-			!is_elsewhere(store, generation, &latest))
+		if (!is_end(desc, &latest) && !is_elsewhere(store, generation, &latest))
 			latest_append(store, latest.values, latest.nulls);
 		MemoryContextSwitchTo(save);
 	}

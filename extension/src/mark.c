@@ -22,18 +22,12 @@
 #include "mark.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "incarnation.h"
 #include "outbox.h"
 #include "tables.h"
 #include "utils/array.h"
 #include "utils/xid8.h"
-
-int64
-mark_era(void)
-{
-	return (int64) GetSystemIdentifier();
-}
 
 /*
  * The id in 64 bits of a transaction that is not older than 2^31 others.
@@ -60,7 +54,7 @@ mark_take(Mark *mark, Snapshot snapshot)
 	TransactionId own = GetTopTransactionIdIfAny();
 
 	Assert(!snapshot->takenDuringRecovery);
-	mark->era = mark_era();
+	mark->era = incarnation_era();
 	mark->floor = outbox_last_id();
 	mark->to = ReadNextFullTransactionId();
 	mark->from = widen(snapshot->xmax, mark->to);
@@ -80,7 +74,7 @@ mark_take(Mark *mark, Snapshot snapshot)
 void
 mark_at(Mark *mark, int64 floor)
 {
-	mark->era = mark_era();
+	mark->era = incarnation_era();
 	mark->floor = floor;
 	mark->from = mark->to = FirstNormalFullTransactionId;
 	mark->nrunning = 0;

@@ -24,7 +24,6 @@ typedef struct Mark
 	FullTransactionId *running; /* in order; all before from */
 } Mark;
 
-extern int64 mark_era(void);
 extern void mark_take(Mark *mark, Snapshot snapshot);
 extern void mark_at(Mark *mark, int64 floor);
 extern bool mark_is_late(const Mark *mark, FullTransactionId xid);

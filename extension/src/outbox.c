@@ -17,7 +17,8 @@
 #include "access/xact.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
-#include "mark.h"
+#include "incarnation.h"
+#include "lane.h"
 #include "ring.h"
 #include "row.h"
 #include "storage/bufmgr.h"
@@ -82,6 +83,7 @@ publish(Datum *message, bool *isnull)
 	TopicState	state = {0};
 	bool		is_guarded;
 	const char *machine;
+	Incarnation incarnation = incarnation_now();
 	Relation	rel;
 
 	idem_check_name(isnull[VIEW_TOPIC] ? NULL : DatumGetTextPP(message[VIEW_TOPIC]), "topic");
@@ -131,8 +133,12 @@ publish(Datum *message, bool *isnull)
 	isnull[VIEW_CREATED_AT] = false;
 
 	values[OUTBOX_ID - 1] = message[VIEW_ID];
-	values[OUTBOX_ERA - 1] = Int64GetDatum(mark_era());
+	values[OUTBOX_ERA - 1] = Int64GetDatum(incarnation.era);
 	values[OUTBOX_CREATED_AT - 1] = message[VIEW_CREATED_AT];
+	values[OUTBOX_BRANCH - 1] = Int64GetDatum(incarnation.branch);
+	values[OUTBOX_SLOT - 1] =
+		Int32GetDatum(lane_slot(isnull[VIEW_KEY] ? NULL : DatumGetTextPP(message[VIEW_KEY]),
+								DatumGetInt64(message[VIEW_ID])));
 	values[OUTBOX_TOPIC - 1] = message[VIEW_TOPIC];
 	values[OUTBOX_KEY - 1] = message[VIEW_KEY];
 	nulls[OUTBOX_KEY - 1] = isnull[VIEW_KEY];

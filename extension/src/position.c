@@ -23,6 +23,15 @@ position_find(const text *consumer, int64 lane, Position *position, Latest *row)
 		mark_get(&position->high, &row->values[POSITION_HIGH - 1]);
 		position->last_id = DatumGetInt64(row->values[POSITION_LAST_ID - 1]);
 	}
+	position->is_numbered = !row->nulls[POSITION_SEQ - 1];
+	if (position->is_numbered)
+	{
+		position->seq = DatumGetInt64(row->values[POSITION_SEQ - 1]);
+		position->incarnation.era = DatumGetInt64(row->values[POSITION_SEQ_ERA - 1]);
+		position->incarnation.branch = DatumGetInt64(row->values[POSITION_SEQ_BRANCH - 1]);
+		position->window_lanes = DatumGetInt32(row->values[POSITION_WINDOW_LANES - 1]);
+		position->redriven_id = DatumGetInt64(row->values[POSITION_REDRIVEN_ID - 1]);
+	}
 	return true;
 }
 
@@ -48,6 +57,15 @@ position_append(const text *consumer, int64 lane, const Position *position)
 		memset(&nulls[POSITION_HIGH - 1], false, MARK_COLUMNS);
 		values[POSITION_LAST_ID - 1] = Int64GetDatum(position->last_id);
 		nulls[POSITION_LAST_ID - 1] = false;
+	}
+	if (position->is_numbered)
+	{
+		values[POSITION_SEQ - 1] = Int64GetDatum(position->seq);
+		values[POSITION_SEQ_ERA - 1] = Int64GetDatum(position->incarnation.era);
+		values[POSITION_SEQ_BRANCH - 1] = Int64GetDatum(position->incarnation.branch);
+		values[POSITION_WINDOW_LANES - 1] = Int32GetDatum(position->window_lanes);
+		values[POSITION_REDRIVEN_ID - 1] = Int64GetDatum(position->redriven_id);
+		memset(&nulls[POSITION_SEQ - 1], false, POSITION_COLUMNS - POSITION_SEQ + 1);
 	}
 	latest_append(STORE_POSITIONS, values, nulls);
 }

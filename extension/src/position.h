@@ -5,6 +5,7 @@
 #ifndef IDEM_POSITION_H
 #define IDEM_POSITION_H
 
+#include "incarnation.h"
 #include "latest.h"
 #include "mark.h"
 
@@ -20,6 +21,13 @@ typedef struct Position
 	bool		in_window;
 	Mark		high;
 	int64		last_id;
+
+	/* of external consumers, see external.c */
+	bool		is_numbered;
+	int64		seq;			/* the last one acked */
+	Incarnation incarnation;	/* where it counts */
+	int32		window_lanes;	/* when the window was fixed */
+	int64		redriven_id;	/* to be delivered before anything else; or 0 */
 } Position;
 
 extern bool position_find(const text *consumer, int64 lane, Position *position,

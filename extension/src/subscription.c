@@ -78,7 +78,7 @@ subscription_is_unknown(const text *consumer)
 			 errhint("Call idem_subscribe() once, before the first fetch. The view idem_consumers lists those there are.")));
 }
 
-static void
+void
 subscription_require(const text *consumer, Subscription *subscription)
 {
 	if (!subscription_find(consumer, subscription))
@@ -138,12 +138,10 @@ subscription_insert(Subscription *subscription)
 	table_close(rel, NoLock);
 }
 
-void
-subscription_set_since(const Subscription *subscription, TimestampTz since)
+static void
+update(const Subscription *subscription, int column, Datum value)
 {
 	Relation	rel = table_open(idem_tables()->subscriptions.heap, RowExclusiveLock);
-	int			column = SUBSCRIPTION_SINCE;
-	Datum		value = TimestampTzGetDatum(since);
 	bool		null = false;
 	ItemPointerData tid = subscription->tuple->t_self;
 
@@ -151,6 +149,19 @@ subscription_set_since(const Subscription *subscription, TimestampTz since)
 					   heap_modify_tuple_by_cols(subscription->tuple, RelationGetDescr(rel),
 												 1, &column, &value, &null));
 	table_close(rel, NoLock);
+}
+
+void
+subscription_set_since(const Subscription *subscription, TimestampTz since)
+{
+	update(subscription, SUBSCRIPTION_SINCE, TimestampTzGetDatum(since));
+}
+
+void
+subscription_set_lanes(Subscription *subscription, int lanes)
+{
+	update(subscription, SUBSCRIPTION_LANES, Int32GetDatum(lanes));
+	subscription->lanes = lanes;
 }
 
 void
@@ -184,43 +195,54 @@ subscription_wants(const Subscription *subscription, TupleTableSlot *message)
 }
 
 static void
-lane_locktag(const Subscription *subscription, LOCKTAG *tag)
+lane_locktag(const Subscription *subscription, int lane, LOCKTAG *tag)
 {
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) subscription->id,
-						 SUBSCRIPTION_LANE, IDEM_LOCK_LANE);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) subscription->id, (uint32) lane,
+						 IDEM_LOCK_LANE);
 }
 
 /*
- * Lock the consumer's lane until the transaction ends, and read what it
- * subscribes to, which holds from then on: it may have been replaced before.
- * False if somebody else has the lane.
+ * Lock a lane of the consumer until the transaction ends, and read again what
+ * it subscribes to, which holds from then on: it may have been replaced.
+ * False if somebody else has the lane, or it is no more.
  */
 bool
-subscription_lock(const text *consumer, Subscription *subscription, bool wait)
+subscription_lock(Subscription *subscription, int lane, bool wait)
 {
 	for (;;)
 	{
 		LOCKTAG		tag;
-		int32		id;
+		int32		id = subscription->id;
 
-		subscription_require(consumer, subscription);
-		id = subscription->id;
-		lane_locktag(subscription, &tag);
+		lane_locktag(subscription, lane, &tag);
 		if (!idem_lock(&tag, ExclusiveLock, wait))
 			return false;
 
-		subscription_require(consumer, subscription);
-		if (subscription->id == id)
+		subscription_require(subscription->consumer, subscription);
+		if (subscription->id == id && lane < subscription->lanes)
 			return true;
 		idem_unlock(&tag, ExclusiveLock);
+		if (lane >= subscription->lanes)
+			return false;
 	}
 }
 
+/*
+ * Lock all lanes, the first one first: who has it can count on the others.
+ */
 void
-subscription_unlock(const Subscription *subscription)
+subscription_lock_all(const text *consumer, Subscription *subscription)
+{
+	subscription_require(consumer, subscription);
+	for (int lane = 0; lane < subscription->lanes; lane++)
+		(void) subscription_lock(subscription, lane, true);
+}
+
+void
+subscription_unlock(const Subscription *subscription, int lane)
 {
 	LOCKTAG		tag;
 
-	lane_locktag(subscription, &tag);
+	lane_locktag(subscription, lane, &tag);
 	idem_unlock(&tag, ExclusiveLock);
 }

@@ -11,8 +11,6 @@
 #include "executor/tuptable.h"
 #include "nodes/pg_list.h"
 
-#define SUBSCRIPTION_LANE 0		/* there is one */
-
 typedef struct Subscription
 {
 	text	   *consumer;
@@ -31,10 +29,13 @@ extern bool subscription_find(const text *consumer, Subscription *subscription);
 extern void subscription_is_unknown(const text *consumer);
 extern List *subscription_list(void);
 extern void subscription_insert(Subscription *subscription);
+extern void subscription_require(const text *consumer, Subscription *subscription);
 extern void subscription_set_since(const Subscription *subscription, TimestampTz since);
+extern void subscription_set_lanes(Subscription *subscription, int lanes);
 extern void subscription_delete(const Subscription *subscription);
 extern bool subscription_wants(const Subscription *subscription, TupleTableSlot *message);
-extern bool subscription_lock(const text *consumer, Subscription *subscription, bool wait);
-extern void subscription_unlock(const Subscription *subscription);
+extern bool subscription_lock(Subscription *subscription, int lane, bool wait);
+extern void subscription_lock_all(const text *consumer, Subscription *subscription);
+extern void subscription_unlock(const Subscription *subscription, int lane);
 
 #endif							/* IDEM_SUBSCRIPTION_H */

@@ -50,9 +50,10 @@ static const struct
 	[STORE_KEYS] = {"keys", "digest", {KEY_LAYOUT}},
 	[STORE_INBOX] = {"inbox", "digest", {INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID}},
 	[STORE_OUTBOX] = {"outbox", "id",
-		{INT8OID, XID8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID}},
+		{INT8OID, XID8OID, INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID}},
 	[STORE_POSITIONS] = {"positions", "n",
-		{TEXTOID, INT8OID, INT8OID, MARK_LAYOUT, MARK_LAYOUT, INT8OID}},
+		{TEXTOID, INT8OID, INT8OID, MARK_LAYOUT, MARK_LAYOUT, INT8OID,
+		INT8OID, INT8OID, INT8OID, INT4OID, INT8OID}},
 	[STORE_WATERMARKS] = {"watermarks", "seq", {TEXTOID, INT8OID, INT8OID}},
 };
 
@@ -67,6 +68,15 @@ static const Oid ring_layout[] = {
 
 static const Oid subscription_layout[] = {
 	TEXTOID, INT4OID, TEXTARRAYOID, INT4OID, BOOLOID, TIMESTAMPTZOID, 0
+};
+
+static const Oid parked_layout[] = {
+	TEXTOID, INT4OID, INT8OID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID,
+	INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, 0
+};
+
+static const Oid attempt_layout[] = {
+	TEXTOID, INT8OID, INT8OID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID, 0
 };
 
 static const Oid transition_layout[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, 0};
@@ -87,7 +97,8 @@ forget_tables(Datum arg, Oid relid)
 {
 	bool		ours = !tables_valid || relid == InvalidOid ||
 		relid == tables.ring || relid == tables.pinned.heap ||
-		relid == tables.subscriptions.heap || relid == tables.transitions ||
+		relid == tables.subscriptions.heap || relid == tables.parked.heap ||
+		relid == tables.attempts.heap || relid == tables.transitions ||
 		relid == tables.guarded_topics || relid == tables.outbox_states.heap;
 
 	(void) arg;
@@ -212,6 +223,11 @@ find_tables(void)
 	tables.outbox_ids = find_relation(tables.schema, "idem_outbox_ids");
 	tables.subscriptions.heap = find_table(tables.schema, "idem_subscriptions", subscription_layout);
 	tables.subscriptions.index = find_relation(tables.schema, "idem_subscriptions_consumer");
+	tables.parked.heap = find_table(tables.schema, "idem_parked", parked_layout);
+	tables.parked.index = find_relation(tables.schema, "idem_parked_id");
+	tables.parked_due = find_relation(tables.schema, "idem_parked_due");
+	tables.attempts.heap = find_table(tables.schema, "idem_attempts", attempt_layout);
+	tables.attempts.index = find_relation(tables.schema, "idem_attempts_batch");
 	tables.transitions = find_table(tables.schema, "idem_transitions", transition_layout);
 	tables.guarded_topics = find_table(tables.schema, "idem_guarded_topics", guarded_layout);
 	tables.outbox_states.heap = find_table(tables.schema, "idem_outbox_states", state_layout);

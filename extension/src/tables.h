@@ -61,6 +61,8 @@ typedef enum OutboxColumn
 	OUTBOX_XID,
 	OUTBOX_ERA,
 	OUTBOX_CREATED_AT,
+	OUTBOX_BRANCH,
+	OUTBOX_SLOT,
 	OUTBOX_TOPIC,
 	OUTBOX_KEY,
 	OUTBOX_TYPE,
@@ -86,7 +88,12 @@ typedef enum PositionColumn
 	POSITION_LOW = LATEST_COLUMNS + 1,
 	POSITION_HIGH = POSITION_LOW + MARK_COLUMNS,
 	POSITION_LAST_ID = POSITION_HIGH + MARK_COLUMNS,
-	POSITION_COLUMNS = POSITION_LAST_ID
+	POSITION_SEQ,
+	POSITION_SEQ_ERA,
+	POSITION_SEQ_BRANCH,
+	POSITION_WINDOW_LANES,
+	POSITION_REDRIVEN_ID,
+	POSITION_COLUMNS = POSITION_REDRIVEN_ID
 } PositionColumn;
 
 /* columns of idem_subscriptions */
@@ -100,6 +107,41 @@ typedef enum SubscriptionColumn
 	SUBSCRIPTION_SINCE,
 	SUBSCRIPTION_COLUMNS = SUBSCRIPTION_SINCE
 } SubscriptionColumn;
+
+/* columns of idem_parked; from PARKED_ERA on they are the message's own */
+typedef enum ParkedColumn
+{
+	PARKED_CONSUMER = 1,
+	PARKED_SLOT,
+	PARKED_ID,
+	PARKED_STATE,
+	PARKED_ATTEMPTS,
+	PARKED_DUE_AT,
+	PARKED_FAILED_AT,
+	PARKED_ERROR,
+	PARKED_ERA,
+	PARKED_CREATED_AT,
+	PARKED_BRANCH,
+	PARKED_TOPIC,
+	PARKED_KEY,
+	PARKED_TYPE,
+	PARKED_PAYLOAD,
+	PARKED_HEADERS,
+	PARKED_COLUMNS = PARKED_HEADERS
+} ParkedColumn;
+
+/* columns of idem_attempts */
+typedef enum AttemptColumn
+{
+	ATTEMPT_CONSUMER = 1,
+	ATTEMPT_LANE,
+	ATTEMPT_BATCH,
+	ATTEMPT_MESSAGES,
+	ATTEMPT_ID,
+	ATTEMPT_CLIENT,
+	ATTEMPT_FAILED_AT,
+	ATTEMPT_COLUMNS = ATTEMPT_FAILED_AT
+} AttemptColumn;
 
 /* columns of idem_transitions */
 typedef enum TransitionColumn
@@ -166,6 +208,9 @@ typedef struct Tables
 	Oid			outbox_by_xid[RING_GENERATIONS];	/* index on xid, id */
 	Oid			outbox_ids;		/* sequence */
 	StoreTable	subscriptions;
+	StoreTable	parked;
+	Oid			parked_due;		/* index of parked on consumer, due_at */
+	StoreTable	attempts;
 	Oid			transitions;
 	Oid			guarded_topics;
 	StoreTable	outbox_states;

@@ -7,6 +7,7 @@
  * transaction.  Then those with ids from its floor to that of the high mark,
  * by the index on id.  So a window costs what it holds, however many messages
  * there are on either side of it, and however long a transaction stays late.
+ * Of other lanes' messages it looks at the index entries alone.
  *
  * Rows are read as last committed; the marks tell which of them count.  That
  * is what an MVCC snapshot would say, but does not cover the index with
@@ -52,6 +53,7 @@ struct Window
 	const Mark *low;
 	const Mark *high;
 	int64		after;			/* this id and those below have been had */
+	Slots		slots;			/* of the lane */
 	int64		cost;
 
 	int			ngenerations;
@@ -79,8 +81,10 @@ is_between(const Window *window, TupleTableSlot *slot)
 	int64		id = id_of(slot);
 	FullTransactionId xid = DatumGetFullTransactionId(slot_getattr(slot, OUTBOX_XID, &isnull));
 	int64		era = DatumGetInt64(slot_getattr(slot, OUTBOX_ERA, &isnull));
+	int32		message_slot = DatumGetInt32(slot_getattr(slot, OUTBOX_SLOT, &isnull));
 
-	return mark_sees(window->high, era, xid, id) &&
+	return message_slot >= window->slots.first && message_slot <= window->slots.last &&
+		mark_sees(window->high, era, xid, id) &&
 		!mark_sees(window->low, era, xid, id);
 }
 
@@ -219,20 +223,29 @@ static void
 begin_fresh(Window *window)
 {
 	int64		above = Max(window->after, window->low->floor);
-	ScanKeyData keys[2];
+	ScanKeyData keys[4];
+	int			nkeys = 2;
 
 	window->fresh = true;
 	window->cost += Max(window->high->floor - above, 0);
 	ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(above));
 	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum(window->high->floor));
+	if (window->slots.first > ALL_SLOTS.first || window->slots.last < ALL_SLOTS.last)
+	{
+		ScanKeyInit(&keys[2], 2, BTGreaterEqualStrategyNumber, F_INT4GE,
+					Int32GetDatum(window->slots.first));
+		ScanKeyInit(&keys[3], 2, BTLessEqualStrategyNumber, F_INT4LE,
+					Int32GetDatum(window->slots.last));
+		nkeys = 4;
+	}
 	for (int i = 0; i < window->ngenerations; i++)
 	{
 		Generation *generation = &window->generation[i];
 
 		generation->fresh = idem_index_beginscan(generation->heap, generation->by_id,
-												 SnapshotSelf, 2);
-		index_rescan(generation->fresh, keys, 2, NULL, 0);
+												 SnapshotSelf, nkeys);
+		index_rescan(generation->fresh, keys, nkeys, NULL, 0);
 		generation->filled = false;
 		ExecClearTuple(generation->slot);
 	}
@@ -274,10 +287,11 @@ next_fresh(Window *window)
 
 /*
  * Open the window from low to high, without the messages up to id after, of
- * one generation of the outbox or of all.  The marks must stay.
+ * some slots, and of one generation of the outbox or of all.  The marks must
+ * stay.
  */
 Window *
-window_open(const Mark *low, const Mark *high, int64 after, int generation)
+window_open(const Mark *low, const Mark *high, int64 after, Slots slots, int generation)
 {
 	Window	   *window = palloc0(sizeof(Window));
 	const RingState *ring = ring_now(STORE_OUTBOX);
@@ -285,6 +299,7 @@ window_open(const Mark *low, const Mark *high, int64 after, int generation)
 	window->low = low;
 	window->high = high;
 	window->after = after;
+	window->slots = slots;
 
 	for (int i = 0; i < RING_GENERATIONS; i++)
 	{
@@ -309,6 +324,20 @@ window_open(const Mark *low, const Mark *high, int64 after, int generation)
 	}
 	collect_late(window);
 	return window;
+}
+
+/*
+ * Open the window of one message.
+ */
+Window *
+window_of(int64 id, int32 slot)
+{
+	Mark	   *low = palloc(sizeof(Mark));
+	Mark	   *high = palloc(sizeof(Mark));
+
+	mark_at(low, id - 1);
+	mark_at(high, id);
+	return window_open(low, high, 0, (Slots) {slot, slot}, ALL_GENERATIONS);
 }
 
 /*
