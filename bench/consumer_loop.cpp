@@ -1,5 +1,6 @@
 // Consumers, as one writes them with libpq alone; prints "figure = value" lines. Connects as libpq's environment says.
 //   consumer_loop idem|pgq|idem_held MESSAGES   drains so many; "held": while another session holds an old snapshot
+//   consumer_loop lanes WORKERS MESSAGES        drains so many, by several workers at a time
 //   consumer_loop latency CLIENTS MESSAGES      they publish 1,000/s together, one consumer waits for them
 //   consumer_loop idle                          one consumer waits for 10 s in vain
 #include <libpq-fe.h>
@@ -111,6 +112,24 @@ void drain(const std::string& contestant, int messages) {
     std::printf("tps = %.1f\n", messages / seconds_since(began));
 }
 
+// Each worker goes on until no free lane has anything.
+void drain_lanes(int workers, int messages) {
+    std::vector<std::future<int>> drained(static_cast<std::size_t>(workers));
+    const auto began = clock_type::now();
+    for (auto& worker : drained)
+        worker = std::async(std::launch::async, [] {
+            connection session;
+            prepare_idem(session, "SELECT * FROM idem_fetch('one', 1000)");
+            int sum = 0;
+            while (const int count = idem_batch(session, [](PGresult*, int) {})) sum += count;
+            return sum;
+        });
+    int sum = 0;
+    for (auto& worker : drained) sum += worker.get();
+    if (sum != messages) throw std::runtime_error{"came " + std::to_string(sum) + " messages"};
+    std::printf("tps = %.1f\n", messages / seconds_since(began));
+}
+
 // ---- latency: from the publisher's reply to COMMIT until the consumer has the message ----
 
 constexpr const char* fetch_and_wait = "SELECT batch, id, payload FROM idem_fetch('one', 100, '5 s')";
@@ -196,12 +215,16 @@ int main(int argc, char** argv) {
         const std::string what = args.empty() ? "" : args[0];
         if (args.size() == 2 && (what == "idem" || what == "pgq" || what == "idem_held"))
             drain(what, std::stoi(args[1]));
+        else if (args.size() == 3 && what == "lanes")
+            drain_lanes(std::stoi(args[1]), std::stoi(args[2]));
         else if (args.size() == 3 && what == "latency")
             latency(std::stoi(args[1]), std::stoi(args[2]));
         else if (args.size() == 1 && what == "idle")
             idle();
         else {
-            std::fputs("usage: consumer_loop idem|pgq|idem_held MESSAGES | latency CLIENTS MESSAGES | idle\n", stderr);
+            std::fputs("usage: consumer_loop idem|pgq|idem_held MESSAGES | lanes WORKERS MESSAGES"
+                       " | latency CLIENTS MESSAGES | idle\n",
+                       stderr);
             return 2;
         }
     } catch (const std::exception& e) {

@@ -34,6 +34,8 @@ FROM (VALUES
     (10, 'order + publish, tps: idem / PgQ', 'publish', 'tps', 'idem_publish', 'pgq_publish', 1.15, NULL),
     (11, 'drain in batches of 1,000, messages/s: idem / PgQ', 'drain', 'tps', 'idem', 'pgq', 1.20, NULL),
     (12, 'drain, messages/s: idem beside an old snapshot / without', 'drain', 'tps', 'idem_held', 'idem', 0.95, NULL),
+    (18, 'drain, messages/s: four lanes / one', 'lanes', 'tps', 'lanes_4', 'lanes_1', 1.5, NULL),
+    (19, 'drain, messages/s: of the others, with 50 of 10,000 keys parked / none', 'lanes', 'tps', 'parked_50', 'lanes_1', 0.9, NULL),
     (16, 'UPDATE of a state, tps: guarded / unguarded', 'guard', 'tps', 'guard_idem', 'guard_plain', 0.95, NULL)
 ) AS f (nr, figure, work, metric, contestant, against, bound, most)
 JOIN paired AS p USING (work, metric, contestant, against)

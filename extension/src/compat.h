@@ -38,6 +38,7 @@
 #endif
 
 #if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* before, it came with postgres.h */
 #define idem_may_execute(function, role) \
 	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #else
