@@ -413,12 +413,13 @@ CREATE TABLE idem_positions_0 (
 	high_to pg_catalog.xid8,
 	high_running pg_catalog.xid8[],
 	last_id pg_catalog.int8,
-	-- of external consumers: the last seq that was acked and where it counts,
-	-- how many lanes there were as the window was fixed, and the message that
-	-- is to be delivered again
+	-- of external consumers: the last seq that was acked and where it counts;
+	-- how many lanes there were as the window, or the message that is to be
+	-- delivered again, was fixed
 	seq pg_catalog.int8,
 	seq_era pg_catalog.int8,
 	seq_branch pg_catalog.int8,
+	seq_numbering pg_catalog.int8,
 	window_lanes pg_catalog.int4,
 	redriven_id pg_catalog.int8
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
@@ -527,7 +528,7 @@ The messages are ones that this statement can see the work of, so it may join th
 
 When a client's connection ends while it has a batch, not by command, the messages of that batch are delivered one by one; one that this befalls alone, idem.max_attempts times in all, becomes a dead letter. Of clients that set idem.client, those that come back under the same name do not count.
 
-An external consumer hands its messages on, to a broker say. A fetch that finds some new ones only fixes which they are, and returns no row, at once: COMMIT, and fetch again. seq numbers the deliveries of a lane 1, 2, 3 and so on, and a message that is delivered again has the same seq, as long as source is the same: what is behind the @ changes when the database is restored or a standby promoted. message_id is the message's own, for ever. The receiver calls idem_consume_seq(source, lane, seq) and, if that is the "first", idem_consume(consumer, message_id). A row whose payload is NULL is a tombstone: it stands for a message that was given up, and takes its seq.
+An external consumer hands its messages on, to a broker say. A fetch that finds some new ones only fixes which they are, and returns no row, at once: COMMIT, and fetch again. seq numbers the deliveries of a lane 1, 2, 3 and so on, and a message that is delivered again has the same seq, as long as source is the same: what is behind the @ changes when the database is restored, a standby promoted, or the consumer set to another place, and seq begins with 1 again. message_id is the message's own, for ever. The receiver calls idem_consume_seq(source, lane, seq) and, if that is the "first", idem_consume(consumer, message_id). A row whose payload is NULL is a tombstone: it stands for a message that was given up, and takes its seq.
 For internal consumers seq, source and message_id are NULL.
 
 Errors: ID007 wait out of range; ID008 this transaction has a batch of the consumer that is not acked; ID011 invalid consumer; 42704 no such consumer; 22023 max_messages out of range, no such lane; 55000 wait above READ COMMITTED; 40001 above READ COMMITTED, when the consumer went on after the transaction's snapshot; 25006 read-only transaction or standby; 0A000 wait in a statement that uses tables.
@@ -578,7 +579,7 @@ CREATE FUNCTION idem_seek(consumer text, since timestamptz) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_seek(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION idem_seek(text, timestamptz) IS
-$$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again; by an external consumer with new seqs. Forward: those before are never delivered, except those whose transaction is still open, or which are parked: they come in either case. Waits for transactions that have a batch of it.
+$$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again; by an external consumer under another source. Forward: those before are never delivered, except those whose transaction is still open, or which are parked: they come in either case. Waits for transactions that have a batch of it.
 
 Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 25006 read-only transaction or standby.
 

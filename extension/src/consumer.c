@@ -38,6 +38,9 @@ PG_FUNCTION_INFO_V1(idem_seek);
 PG_FUNCTION_INFO_V1(idem_pending);
 PG_FUNCTION_INFO_V1(idem_is_past);
 
+/* that a source's name has room for */
+#define MAX_EXTERNAL_BYTES (IDEM_MAX_NAME_BYTES - INCARNATION_MAX_BYTES - MAXINT8LEN - 2)
+
 static void
 check_topics(ArrayType *topics)
 {
@@ -57,8 +60,22 @@ check_topics(ArrayType *topics)
 }
 
 /*
+ * The place of a lane is another one: nothing is fixed, and numbers begin anew.
+ */
+static void
+begin_numbering(Position *position)
+{
+	position->in_window = false;
+	position->redriven_id = 0;
+	position->window_lanes = 0;
+	position->seq = 0;
+	position->numbering++;
+	position->incarnation = incarnation_now();
+}
+
+/*
  * A position for a lane that is new.  There may be the end of an earlier
- * consumer of that name: its numbers go on.
+ * consumer of that name.
  */
 static void
 begin_lane(const Subscription *subscription, int lane, Position *position)
@@ -67,20 +84,15 @@ begin_lane(const Subscription *subscription, int lane, Position *position)
 	Latest		row;
 
 	position->n = 1;
-	position->ended = false;
 	position->is_numbered = subscription->external;
 	position->seq = 0;
-	position->incarnation = incarnation_now();
-	position->window_lanes = subscription->lanes;
-	position->redriven_id = 0;
 	if (position_find(subscription->consumer, lane, &earlier, &row))
 	{
 		position->n = earlier.n + 1;
 		if (earlier.is_numbered)
 		{
 			position->is_numbered = true;
-			position->seq = earlier.seq;
-			position->incarnation = earlier.incarnation;
+			position->numbering = Max(position->numbering, earlier.numbering + 1);
 		}
 	}
 	position_append(subscription->consumer, lane, position);
@@ -104,10 +116,12 @@ add_lanes(Subscription *subscription, int lanes)
 		if (!position_find(subscription->consumer, lane_parent(lane), &position, &row) ||
 			position.ended)
 			subscription_is_unknown(subscription->consumer);
-		if (subscription->external && position.in_window)
+		if (subscription->external)
 		{
-			position.low = position.high;
+			if (position.in_window)
+				position.low = position.high;
 			position.in_window = false;
+			position.redriven_id = 0;
 		}
 		begin_lane(subscription, lane, &position);
 	}
@@ -166,14 +180,14 @@ idem_subscribe(PG_FUNCTION_ARGS)
 				 errhint("Leave the argument out for false.")));
 	subscription.external = PG_GETARG_BOOL(4);
 	if (subscription.external &&
-		VARSIZE_ANY_EXHDR(subscription.consumer) > IDEM_MAX_NAME_BYTES - INCARNATION_MAX_BYTES - 1)
+		VARSIZE_ANY_EXHDR(subscription.consumer) > MAX_EXTERNAL_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_NAME),
 				 errmsg("consumer is too long"),
 				 errdetail("It has %d bytes, and is part of the source's name as delivered.",
 						   (int) VARSIZE_ANY_EXHDR(subscription.consumer)),
 				 errhint("Pass text of 1 to %d bytes for an external consumer.",
-						 IDEM_MAX_NAME_BYTES - INCARNATION_MAX_BYTES - 1)));
+						 MAX_EXTERNAL_BYTES)));
 	idem_require_writable("idem_subscribe()");
 
 	/* lanes before the table, as all who lock both */
@@ -217,6 +231,7 @@ idem_subscribe(PG_FUNCTION_ARGS)
 		mark_take(&position.low, GetLatestSnapshot());
 	}
 	subscription_insert(&subscription);
+	begin_numbering(&position);
 	for (int lane = 0; lane < subscription.lanes; lane++)
 		begin_lane(&subscription, lane, &position);
 	PG_RETURN_VOID();
@@ -342,8 +357,7 @@ idem_seek(PG_FUNCTION_ARGS)
 		position.n++;
 		position.low = now;
 		position.low.floor = floor;
-		position.in_window = false;
-		position.redriven_id = 0;
+		begin_numbering(&position);
 		position_append(subscription.consumer, lane, &position);
 		attempts_forget_all(subscription.consumer, lane);
 	}
@@ -500,7 +514,7 @@ idem_is_past(PG_FUNCTION_ARGS)
 		if (!position_find(consumer, lane, &position, &row) || position.ended)
 			PG_RETURN_BOOL(false);
 		if ((lane == lane_of(slot, subscription.lanes) ||
-			 (position.is_numbered && position.in_window &&
+			 (subscription.external && position.in_window &&
 			  lane == lane_of(slot, position.window_lanes) &&
 			  mark_sees(&position.high, era, xid, id))) &&
 			!position_is_past(&position, era, xid, id))

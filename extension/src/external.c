@@ -13,8 +13,10 @@
  * due again.  One that is given up keeps its number, and a tombstone is
  * delivered in its place.  If it is redriven it gets a new number.
  *
- * Numbers count within one incarnation.  After a failover the window fixed
- * last may be lost, so a new incarnation begins again with 1.
+ * Numbers count within one source.  After a failover the window fixed last may
+ * be lost, and a seek leaves it, though its numbers may have been given out: so
+ * a new incarnation of the database, or a new place of the consumer, is another
+ * source, which begins with 1.
  *
  * A window that was fixed belongs to the lane as it was then.  Should lanes be
  * added meanwhile, a new one waits until its messages are delivered from there.
@@ -26,6 +28,22 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "window.h"
+
+/*
+ * The name of what is delivered, for the receiver.
+ */
+char *
+external_source(const text *consumer, const Position *position)
+{
+	return psprintf("%s@%s." INT64_FORMAT, text_to_cstring(consumer),
+					incarnation_text(&position->incarnation), position->numbering);
+}
+
+static bool
+is_fixed(const Position *position)
+{
+	return position->in_window || position->redriven_id != 0;
+}
 
 /*
  * The slots of the window that the lane goes through.
@@ -49,7 +67,7 @@ external_is_elsewhere(const text *consumer, int lane, Slots slots)
 
 		lane = lane_parent(lane);
 		if (position_find(consumer, lane, &position, &row) && !position.ended &&
-			position.is_numbered && position.in_window &&
+			position.is_numbered && is_fixed(&position) &&
 			lane_of(slots.first, position.window_lanes) == lane)
 			return true;
 	}
@@ -187,8 +205,8 @@ external_look(Fetch *fetch)
 		position->seq = 0;
 		return fix(fetch);
 	}
-	fetch->source = psprintf("%s@%s", text_to_cstring(fetch->consumer), incarnation_text(&now));
-	slots = position->in_window ? external_window_slots(position, fetch->lane) : fetch->slots;
+	fetch->source = external_source(fetch->consumer, position);
+	slots = is_fixed(position) ? external_window_slots(position, fetch->lane) : fetch->slots;
 	if (parked_any())
 		find_stops(fetch, slots, &stops);
 	if (stops.waits)
@@ -198,8 +216,12 @@ external_look(Fetch *fetch)
 	{
 		redriven = find_stop(&stops, position->redriven_id);
 		position->redriven_id = 0;
-		if (redriven == NULL)	/* a DBA has deleted it */
+		if (redriven == NULL)	/* somebody has deleted it */
+		{
+			position->numbering++;
+			position->seq = 0;
 			return fix(fetch);
+		}
 		replay_wait_durable(fetch->row.xmin, fetch->row.frozen);
 		fetch_put_parked(fetch, redriven, redriven->attempts, ++position->seq,
 						 parked_is(redriven, PARKED_TOMBSTONE));
@@ -223,6 +245,7 @@ external_look(Fetch *fetch)
 	if (stops.redriven_id != 0)
 	{
 		position->redriven_id = stops.redriven_id;
+		position->window_lanes = fetch->subscription.lanes;
 		return fix(fetch);
 	}
 	mark_take(&position->high, fetch->snapshot);

@@ -29,6 +29,7 @@ PG_FUNCTION_INFO_V1(idem_fetch);
 #define COST_PASSED 1000		/* what an empty fetch looks at before it says so */
 #define MAX_POLL_MS 32
 #define MAX_BLOCKED 1024		/* keys that are looked up in memory */
+#define MAX_RETRIES 128			/* in a batch */
 
 /* columns of idem_fetch()'s result */
 enum
@@ -169,25 +170,23 @@ compare_slots(const void *a, const void *b)
 }
 
 /*
- * The lane's keys that wait, and those of its messages that are due, unless
- * there are no more than wanted.
+ * The lane's keys that wait, and the first of its messages that are due.
  */
 static int
 find_due(Fetch *fetch, Blocked *blocked, Parked *due, int max_due)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	ParkedScan *scan = parked_open_due(fetch->consumer, fetch->slots, DT_NOEND);
-	Parked		row;
+	TimestampTz due_at;
+	int32		slot;
 	int			ndue = 0;
 
-	blocked->many = false;
-	blocked->count = 0;
-	while (parked_next(scan, &row))
+	while (parked_step(scan, &slot, &due_at))
 	{
-		if (row.due_at > now)
-			fetch->due_at = Min(fetch->due_at, row.due_at);
+		if (due_at > now)
+			fetch->due_at = Min(fetch->due_at, due_at);
 		else if (ndue < max_due)
-			due[ndue++] = row;
+			parked_get(scan, &due[ndue++]);
 		if (blocked->count == MAX_BLOCKED)
 		{
 			blocked->many = true;
@@ -195,7 +194,7 @@ find_due(Fetch *fetch, Blocked *blocked, Parked *due, int max_due)
 		}
 		if (blocked->slots == NULL)
 			blocked->slots = palloc(sizeof(int32) * MAX_BLOCKED);
-		blocked->slots[blocked->count++] = row.slot;
+		blocked->slots[blocked->count++] = slot;
 	}
 	parked_close(scan);
 	if (!blocked->many)
@@ -270,7 +269,7 @@ collect_run(Fetch *fetch, const Parked *first, Parked *run, int max)
 static Look
 retry(Fetch *fetch, Parked *due, int ndue, int max)
 {
-	Parked	   *run = palloc(sizeof(Parked) * max);
+	Parked	   *run = palloc(sizeof(Parked) * MAX_RETRIES);
 	int			count = 0;
 	bool		wrote = false;
 
@@ -401,18 +400,18 @@ look_internal(Fetch *fetch)
 		max = 1;
 	if (parked_any())
 	{
-		due = palloc(sizeof(Parked) * Min(max, MAX_BLOCKED));
-		ndue = find_due(fetch, &blocked, due, Min(max, MAX_BLOCKED));
+		due = palloc(sizeof(Parked) * MAX_RETRIES);
+		ndue = find_due(fetch, &blocked, due, MAX_RETRIES);
 	}
 
 	/* in turns, so that neither holds up the other */
 	if (ndue > 0 && fetch->position.n % 2 == 0)
-		look = retry(fetch, due, ndue, max);
+		look = retry(fetch, due, ndue, Min(max, MAX_RETRIES));
 	if (look == LOOK_NOTHING)
 	{
 		look = look_into_outbox(fetch, &blocked, max);
 		if (look == LOOK_NOTHING && ndue > 0 && fetch->position.n % 2 != 0)
-			look = retry(fetch, due, ndue, max);
+			look = retry(fetch, due, ndue, Min(max, MAX_RETRIES));
 	}
 	return look;
 }

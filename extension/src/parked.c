@@ -105,30 +105,58 @@ parked_open_due(const text *consumer, Slots slots, TimestampTz until)
 	return open_scan(idem_tables()->parked_due, slots, keys, lengthof(keys));
 }
 
+static TimestampTz
+due_at_of(Datum value, bool isnull)
+{
+	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
+}
+
+/*
+ * Go to the next one, without reading more of it.
+ */
+bool
+parked_step(ParkedScan *scan, int32 *slot, TimestampTz *due_at)
+{
+	bool		isnull;
+	Datum		value;
+
+	do
+	{
+		if (scan->heap == NULL ||
+			!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+			return false;
+		*slot = DatumGetInt32(slot_getattr(scan->slot, PARKED_SLOT, &isnull));
+	} while (*slot < scan->slots.first || *slot > scan->slots.last);
+
+	value = slot_getattr(scan->slot, PARKED_DUE_AT, &isnull);
+	*due_at = due_at_of(value, isnull);
+	return true;
+}
+
+void
+parked_get(const ParkedScan *scan, Parked *parked)
+{
+	parked->tuple = ExecCopySlotHeapTuple(scan->slot);
+	heap_deform_tuple(parked->tuple, RelationGetDescr(scan->heap),
+					  parked->values, parked->nulls);
+	parked->slot = DatumGetInt32(parked->values[PARKED_SLOT - 1]);
+	parked->id = DatumGetInt64(parked->values[PARKED_ID - 1]);
+	parked->attempts = DatumGetInt32(parked->values[PARKED_ATTEMPTS - 1]);
+	parked->due_at = due_at_of(parked->values[PARKED_DUE_AT - 1], parked->nulls[PARKED_DUE_AT - 1]);
+	parked->key = parked->nulls[PARKED_KEY - 1] ? NULL :
+		DatumGetTextPP(parked->values[PARKED_KEY - 1]);
+}
+
 bool
 parked_next(ParkedScan *scan, Parked *parked)
 {
-	while (scan->heap != NULL &&
-		   index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
-	{
-		bool		isnull;
-		int32		slot = DatumGetInt32(slot_getattr(scan->slot, PARKED_SLOT, &isnull));
+	int32		slot;
+	TimestampTz due_at;
 
-		if (slot < scan->slots.first || slot > scan->slots.last)
-			continue;
-		parked->tuple = ExecCopySlotHeapTuple(scan->slot);
-		heap_deform_tuple(parked->tuple, RelationGetDescr(scan->heap),
-						  parked->values, parked->nulls);
-		parked->slot = slot;
-		parked->id = DatumGetInt64(parked->values[PARKED_ID - 1]);
-		parked->attempts = DatumGetInt32(parked->values[PARKED_ATTEMPTS - 1]);
-		parked->due_at = parked->nulls[PARKED_DUE_AT - 1] ? DT_NOEND :
-			DatumGetTimestampTz(parked->values[PARKED_DUE_AT - 1]);
-		parked->key = parked->nulls[PARKED_KEY - 1] ? NULL :
-			DatumGetTextPP(parked->values[PARKED_KEY - 1]);
-		return true;
-	}
-	return false;
+	if (!parked_step(scan, &slot, &due_at))
+		return false;
+	parked_get(scan, parked);
+	return true;
 }
 
 void

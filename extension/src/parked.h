@@ -38,6 +38,8 @@ extern bool parked_any(void);
 extern bool parked_is(const Parked *parked, const char *state);
 extern ParkedScan *parked_open(const text *consumer, Slots slots);
 extern ParkedScan *parked_open_due(const text *consumer, Slots slots, TimestampTz until);
+extern bool parked_step(ParkedScan *scan, int32 *slot, TimestampTz *due_at);
+extern void parked_get(const ParkedScan *scan, Parked *parked);
 extern bool parked_next(ParkedScan *scan, Parked *parked);
 extern void parked_close(ParkedScan *scan);
 extern bool parked_find(const text *consumer, Slots slots, int64 id, Parked *parked);

@@ -29,6 +29,7 @@ position_find(const text *consumer, int64 lane, Position *position, Latest *row)
 		position->seq = DatumGetInt64(row->values[POSITION_SEQ - 1]);
 		position->incarnation.era = DatumGetInt64(row->values[POSITION_SEQ_ERA - 1]);
 		position->incarnation.branch = DatumGetInt64(row->values[POSITION_SEQ_BRANCH - 1]);
+		position->numbering = DatumGetInt64(row->values[POSITION_SEQ_NUMBERING - 1]);
 		position->window_lanes = DatumGetInt32(row->values[POSITION_WINDOW_LANES - 1]);
 		position->redriven_id = DatumGetInt64(row->values[POSITION_REDRIVEN_ID - 1]);
 	}
@@ -63,6 +64,7 @@ position_append(const text *consumer, int64 lane, const Position *position)
 		values[POSITION_SEQ - 1] = Int64GetDatum(position->seq);
 		values[POSITION_SEQ_ERA - 1] = Int64GetDatum(position->incarnation.era);
 		values[POSITION_SEQ_BRANCH - 1] = Int64GetDatum(position->incarnation.branch);
+		values[POSITION_SEQ_NUMBERING - 1] = Int64GetDatum(position->numbering);
 		values[POSITION_WINDOW_LANES - 1] = Int32GetDatum(position->window_lanes);
 		values[POSITION_REDRIVEN_ID - 1] = Int64GetDatum(position->redriven_id);
 		memset(&nulls[POSITION_SEQ - 1], false, POSITION_COLUMNS - POSITION_SEQ + 1);

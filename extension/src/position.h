@@ -26,8 +26,9 @@ typedef struct Position
 	bool		is_numbered;
 	int64		seq;			/* the last one acked */
 	Incarnation incarnation;	/* where it counts */
-	int32		window_lanes;	/* when the window was fixed */
-	int64		redriven_id;	/* to be delivered before anything else; or 0 */
+	int64		numbering;		/* and since which change of place */
+	int32		window_lanes;	/* when what follows was fixed: the window, or */
+	int64		redriven_id;	/* the message to be delivered again; or 0 */
 } Position;
 
 extern bool position_find(const text *consumer, int64 lane, Position *position,
