@@ -42,6 +42,10 @@ my ($row) = $message =~ /^-- +(\d.*)$/m;
 is($node->safe_psql('postgres', $message), "\nt\n" . $row =~ s/ +\| +/|/gr . "\n", 'the message comes as shown');
 is($node->safe_psql('postgres', 'SELECT pence FROM takings'), '350', 'and is worked on');
 
+my ($failing) = grep { /idem_nack/ } @more;
+($row) = $failing =~ /^-- +(\d.*)$/m;
+is($node->safe_psql('postgres', $failing), "t\n{}\n\n" . $row =~ s/ +\| +/|/gr, 'one that fails is parked as shown');
+
 my ($cancel) = grep { /idem_cancel/ } @more;
 my @answers = $cancel =~ /^SELECT status .*; -- (\w+)/mg;
 is($node->safe_psql('postgres', $cancel), join("\n", 'claimed', '', '{"order": 4712}', @answers[1 .. 4]), 'cancellations answer as shown');
