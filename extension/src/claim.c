@@ -405,23 +405,23 @@ claim_unlock(const IdemKey *key)
 
 /*
  * An idem_claim_result (status, response, attempt, token, checkpoint,
- * cacheable_until).  All but status are NULL unless claimed or row tells more.
+ * cacheable_until).
  */
 static Datum
-claim_answer(const char *status, bool claimed, const KeyRow *row)
+claim_answer(ClaimAnswer answer, const KeyRow *row)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc(idem_tables()->claim_result, -1);
 	Datum		values[6];
 	bool		nulls[6] = {false, true, true, true, true, true};
 	HeapTuple	tuple;
 
-	values[0] = CStringGetTextDatum(status);
-	if (claimed || row != NULL)
+	values[0] = CStringGetTextDatum(claim_answer_name(answer));
+	if (answer == ANSWER_CLAIMED || answer == ANSWER_COMPLETED)
 	{
 		values[2] = Int32GetDatum(1);
 		nulls[2] = false;
 	}
-	if (row != NULL)
+	if (answer == ANSWER_COMPLETED)
 	{
 		values[1] = row->response;
 		nulls[1] = false;
@@ -432,6 +432,20 @@ claim_answer(const char *status, bool claimed, const KeyRow *row)
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(tuple);
+}
+
+const char *
+claim_answer_name(ClaimAnswer answer)
+{
+	static const char *const names[] = {
+		[ANSWER_CLAIMED] = "claimed",
+		[ANSWER_COMPLETED] = "completed",
+		[ANSWER_IN_PROGRESS] = "in_progress",
+		[ANSWER_MISMATCH] = "mismatch",
+		[ANSWER_CANCELLED] = "cancelled",
+	};
+
+	return names[answer];
 }
 
 void
@@ -457,67 +471,72 @@ claim_wait_ms(FunctionCallInfo fcinfo, int arg)
 	return wait < 0 ? idem_claim_wait : (int) ((wait + 999) / 1000);
 }
 
-Datum
-idem_claim(PG_FUNCTION_ARGS)
+/*
+ * Claim the key, whose digest need not be known yet, or say why not.  Sets
+ * *row if it is completed.
+ */
+ClaimAnswer
+claim_take(IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 {
-	IdemKey		key;
 	ClaimInfo	info = {0};
-	KeyRow		row;
 	Claim	   *claim;
-	ClaimState	state;
-	int			wait;
-	int64		ttl;
+	ClaimState	state = claim_state(key);
 	bool		found;
 
-	claim_refuse_lease(fcinfo, 5, "lease");
-	key_from_args(fcinfo, 0, 2, &key);
-	wait = claim_wait_ms(fcinfo, 3);
-	ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
-	idem_require_writable("idem_claim()");
-
-	state = claim_state(&key);
 	if (state == CLAIM_OPEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_ALREADY_CLAIMED),
 				 errmsg("idempotency key \"%.*s\" is already claimed by this transaction",
-						key.key_len, key.key),
-				 errdetail("Scope: \"%.*s\".", key.scope_len, key.scope),
+						key->key_len, key->key),
+				 errdetail("Scope: \"%.*s\".", key->scope_len, key->scope),
 				 errhint("Claim once and complete once. SELECT (idem_claim(...)).* calls it once for each column; write SELECT * FROM idem_claim(...).")));
 
-	info.has_fingerprint = !PG_ARGISNULL(1);
+	info.has_fingerprint = terms->request != NULL;
 	if (info.has_fingerprint)
-		fingerprint_request(PG_GETARG_DATUM(1), info.fingerprint);
+		fingerprint_request(JsonbPGetDatum(terms->request), info.fingerprint);
 
-	key_digest(&key);
-	if (state == CLAIM_NONE && !claim_lock(&key, wait))
-		return claim_answer("in_progress", false, NULL);
+	key_digest(key);
+	if (state == CLAIM_NONE && !claim_lock(key, terms->wait_ms))
+		return ANSWER_IN_PROGRESS;
 
 	info.claimed_at = GetCurrentTimestamp();
-	found = key_store_find(&key, &row);
-	if (found && (state == CLAIM_COMPLETED || row.expires_at > info.claimed_at))
+	found = key_store_find(key, row);
+	if (found && (state == CLAIM_COMPLETED || row->expires_at > info.claimed_at))
 	{
 		/* settled: nothing that we would do needs the lock */
 		if (state == CLAIM_NONE)
-			claim_unlock(&key);
-		if (fate_is_cancelled(row.fate))
-		{
-			replay_wait_durable(row.xmin, row.frozen);
-			return claim_answer("cancelled", false, NULL);
-		}
-		if (info.has_fingerprint && row.has_fingerprint &&
-			memcmp(info.fingerprint, row.fingerprint, FINGERPRINT_BYTES) != 0)
-			return claim_answer("mismatch", false, NULL);
-		replay_wait_durable(row.xmin, row.frozen);
-		return claim_answer("completed", false, &row);
+			claim_unlock(key);
+		if (!fate_is_cancelled(row->fate) &&
+			info.has_fingerprint && row->has_fingerprint &&
+			memcmp(info.fingerprint, row->fingerprint, FINGERPRINT_BYTES) != 0)
+			return ANSWER_MISMATCH;
+		replay_wait_durable(row->xmin, row->frozen);
+		return fate_is_cancelled(row->fate) ? ANSWER_CANCELLED : ANSWER_COMPLETED;
 	}
 
 	info.state = CLAIM_OPEN;
-	info.life = found ? row.life + 1 : 1;
-	info.ttl = ttl >= 0 ? ttl : idem_key_ttl * USECS_PER_SEC;
+	info.life = found ? row->life + 1 : 1;
+	info.ttl = terms->ttl >= 0 ? terms->ttl : idem_key_ttl * USECS_PER_SEC;
 	info.wal = XactLastRecEnd;
-	claim = enter_claim(&key);
+	claim = enter_claim(key);
 	change_claim(claim, &info);
-	return claim_answer("claimed", true, NULL);
+	return ANSWER_CLAIMED;
+}
+
+Datum
+idem_claim(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+	ClaimTerms	terms;
+	KeyRow		row;
+
+	claim_refuse_lease(fcinfo, 5, "lease");
+	key_from_args(fcinfo, 0, 2, &key);
+	terms.request = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
+	terms.wait_ms = claim_wait_ms(fcinfo, 3);
+	terms.ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
+	idem_require_writable("idem_claim()");
+	return claim_answer(claim_take(&key, &terms, &row), &row);
 }
 
 /*
@@ -562,30 +581,20 @@ claim_add_handler(const IdemKey *key, Handler *handler, int64 deadline)
 	change_claim(claim, &info);
 }
 
-Datum
-idem_complete(PG_FUNCTION_ARGS)
+/*
+ * Store the response of a key that this transaction has claimed.
+ */
+void
+claim_complete(const IdemKey *key, Datum response)
 {
-	IdemKey		key;
-	Claim	   *claim;
+	Claim	   *claim = require_claim(key);
 	KeyRow		row;
-
-	claim_refuse_lease(fcinfo, 3, "token");
-	key_from_args(fcinfo, 0, 2, &key);
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("response must not be NULL"),
-				 errdetail("The response is what every retry of \"%.*s\" will be answered with.",
-						   key.key_len, key.key),
-				 errhint("Pass 'null'::jsonb to store a JSON null.")));
-	idem_require_writable("idem_complete()");
-	claim = require_claim(&key);
 
 	row.claimed_at = claim->info.claimed_at;
 	row.life = claim->info.life;
 	row.has_fingerprint = claim->info.has_fingerprint;
 	memcpy(row.fingerprint, claim->info.fingerprint, FINGERPRINT_BYTES);
-	row.response = PG_GETARG_DATUM(1);
+	row.response = response;
 	row.fate = FATE_NONE;
 	if (claim->info.handlers != NULL)
 	{
@@ -597,8 +606,25 @@ idem_complete(PG_FUNCTION_ARGS)
 	}
 	key_store_insert(&claim->key, &row, claim->info.ttl);
 	change_state(claim, CLAIM_COMPLETED);
+}
 
-	PG_RETURN_DATUM(row.response);
+Datum
+idem_complete(PG_FUNCTION_ARGS)
+{
+	IdemKey		key;
+
+	claim_refuse_lease(fcinfo, 3, "token");
+	key_from_args(fcinfo, 0, 2, &key);
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("response must not be NULL"),
+				 errdetail("The response is what every retry of \"%.*s\" will be answered with.",
+						   key.key_len, key.key),
+				 errhint("Pass 'null'::jsonb to store a JSON null.")));
+	idem_require_writable("idem_complete()");
+	claim_complete(&key, PG_GETARG_DATUM(1));
+	PG_RETURN_DATUM(PG_GETARG_DATUM(1));
 }
 
 /*

@@ -7,6 +7,8 @@
 
 #include "handler.h"
 #include "key.h"
+#include "key_store.h"
+#include "utils/jsonb.h"
 
 typedef enum ClaimState
 {
@@ -16,6 +18,26 @@ typedef enum ClaimState
 	CLAIM_RELEASED
 } ClaimState;
 
+/* what a claim answers */
+typedef enum ClaimAnswer
+{
+	ANSWER_CLAIMED,
+	ANSWER_COMPLETED,
+	ANSWER_IN_PROGRESS,
+	ANSWER_MISMATCH,
+	ANSWER_CANCELLED
+} ClaimAnswer;
+
+typedef struct ClaimTerms
+{
+	Jsonb	   *request;		/* NULL: not compared */
+	int			wait_ms;
+	int64		ttl;			/* us; negative: idem.key_ttl */
+} ClaimTerms;
+
+extern ClaimAnswer claim_take(IdemKey *key, const ClaimTerms *terms, KeyRow *row);
+extern const char *claim_answer_name(ClaimAnswer answer);
+extern void claim_complete(const IdemKey *key, Datum response);
 extern ClaimState claim_state(const IdemKey *key);
 extern bool claim_lock(const IdemKey *key, int wait_ms);
 extern void claim_unlock(const IdemKey *key);
