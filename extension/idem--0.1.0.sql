@@ -502,7 +502,7 @@ lanes     1 to 256: so many transactions can have a batch of it at a time. A key
 start     "now": what is not committed yet; "earliest": all that is kept
 external  its work is outside this database, see idem_fetch()
 
-Errors: ID011 invalid consumer or topic; 22004 external is NULL; 22023 no topics, lanes out of range, unknown start; 42710 it exists with other topics, or not external; 25006 read-only transaction or standby.$$;
+Errors: ID008 it adds lanes and this transaction has a batch; ID011 invalid consumer or topic; 22004 external is NULL; 22023 no topics, lanes out of range, unknown start; 42710 it exists with other topics, or not external; 25006 read-only transaction or standby.$$;
 
 CREATE TYPE idem_message AS (
 	batch bigint, seq bigint, id bigint, topic text, key text, type text,

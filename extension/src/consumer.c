@@ -193,7 +193,10 @@ idem_subscribe(PG_FUNCTION_ARGS)
 	/* lanes before the table, as all who lock both */
 	if (subscription_find(subscription.consumer, &existing) &&
 		existing.lanes < subscription.lanes)
+	{
+		batch_require_none(subscription.consumer);
 		subscription_lock_all(subscription.consumer, &existing);
+	}
 
 	/* one at a time; and no generation goes that it counts on */
 	LockRelationOid(idem_tables()->subscriptions.heap, ShareRowExclusiveLock);

@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
 #include "lock.h"
@@ -145,6 +146,7 @@ update(const Subscription *subscription, int column, Datum value)
 	bool		null = false;
 	ItemPointerData tid = subscription->tuple->t_self;
 
+	CommandCounterIncrement();	/* it may be of this very command */
 	CatalogTupleUpdate(rel, &tid,
 					   heap_modify_tuple_by_cols(subscription->tuple, RelationGetDescr(rel),
 												 1, &column, &value, &null));
@@ -170,6 +172,7 @@ subscription_delete(const Subscription *subscription)
 	Relation	rel = table_open(idem_tables()->subscriptions.heap, RowExclusiveLock);
 	ItemPointerData tid = subscription->tuple->t_self;
 
+	CommandCounterIncrement();
 	simple_table_tuple_delete(rel, &tid, SnapshotSelf);
 	table_close(rel, NoLock);
 }
