@@ -1096,12 +1096,12 @@ BEGIN ATOMIC
 	  AND NOT EXISTS (SELECT FROM idem_subscriptions AS s WHERE s.consumer OPERATOR(pg_catalog.=) p.consumer)
 	UNION ALL
 	SELECT 'a parked message waits for one of its key', pg_catalog.format('message %s, consumer %L', p.id, p.consumer),
-	       pg_catalog.format('no message of key %L is to be retried before it', p.key)
+	       pg_catalog.format('no message of key %L is to be retried', p.key)
 	FROM idem_parked AS p
 	WHERE p.state OPERATOR(pg_catalog.=) 'waiting'::pg_catalog.text
 	  AND NOT EXISTS (SELECT FROM idem_parked AS q
 	                  WHERE q.consumer OPERATOR(pg_catalog.=) p.consumer AND q.slot OPERATOR(pg_catalog.=) p.slot
-	                    AND q.key OPERATOR(pg_catalog.=) p.key AND q.id OPERATOR(pg_catalog.<) p.id
+	                    AND q.key OPERATOR(pg_catalog.=) p.key
 	                    AND q.state OPERATOR(pg_catalog.=) 'retry'::pg_catalog.text)
 	UNION ALL
 	SELECT 'a message is parked once', pg_catalog.format('message %s, consumer %L', p.id, p.consumer),

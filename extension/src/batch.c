@@ -403,6 +403,23 @@ key_of(const Batch *batch, const BatchMessage *message)
 }
 
 /*
+ * A message of the batch must wait for an earlier one, be it that it was to be
+ * retried itself.
+ */
+static void
+make_wait(const Batch *batch, const BatchMessage *message)
+{
+	Parked		row;
+
+	if (!batch->from_parked && message->parked == InvalidSubTransactionId)
+		park(batch, message, PARKED_WAITING, 0, DT_NOEND, NULL);
+	else if (parked_find(batch->consumer, (Slots) {message->slot, message->slot},
+						 message->id, &row) &&
+			 parked_is(&row, PARKED_RETRY))
+		parked_set(&row, PARKED_WAITING, row.attempts, DT_NOEND, NULL);
+}
+
+/*
  * (consumer, batch, id, error, retry_in) -> the ids that must wait with it
  */
 Datum
@@ -435,13 +452,14 @@ idem_nack(PG_FUNCTION_ARGS)
 	is_parked = (batch->from_parked || batch->some_parked) &&
 		parked_find(batch->consumer, (Slots) {message->slot, message->slot}, message->id, &row) &&
 		!parked_is(&row, PARKED_DEAD);
-	attempts = (is_parked ? row.attempts : 0) + 1;
+	attempts = message->failures + 1;
 	give_up = attempts >= idem_max_attempts;
 	due_at = retry_in >= 0 ? GetCurrentTimestamp() + retry_in :
 		parked_backoff(attempts, GetCurrentTimestamp());
 	if (batch->external)
 	{
-		state = give_up ? PARKED_TOMBSTONE : PARKED_RETRY;
+		state = give_up ? PARKED_TOMBSTONE :
+			batch->before.redriven_id != 0 ? PARKED_REDRIVEN : PARKED_RETRY;
 		if (give_up && !(is_parked && parked_is(&row, PARKED_TOMBSTONE)))
 			due_at = GetCurrentTimestamp();
 	}
@@ -459,22 +477,24 @@ idem_nack(PG_FUNCTION_ARGS)
 
 		for (BatchMessage *later = message + 1; later < batch->messages + batch->count; later++)
 		{
-			const text *later_key;
+			bool		is_new = later->parked == InvalidSubTransactionId;
 
-			if (later->parked != InvalidSubTransactionId)
-				continue;
 			if (!batch->external)
 			{
+				const text *later_key;
+
 				if (key == NULL || later->slot != message->slot)
 					continue;
 				later_key = key_of(batch, later);
 				if (later_key == NULL || !idem_text_equal(key, later_key))
 					continue;
-				if (!batch->from_parked)
-					park(batch, later, PARKED_WAITING, 0, DT_NOEND, NULL);
+				make_wait(batch, later);
 			}
-			later->parked = now;
-			waiting[nwaiting++] = Int64GetDatum(later->id);
+			if (is_new)
+			{
+				later->parked = now;
+				waiting[nwaiting++] = Int64GetDatum(later->id);
+			}
 		}
 	}
 

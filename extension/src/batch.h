@@ -13,6 +13,7 @@ typedef struct BatchMessage
 {
 	int64		id;
 	int32		slot;
+	int32		failures;		/* before this delivery */
 	SubTransactionId parked;	/* by which subtransaction; invalid: not at all */
 } BatchMessage;
 

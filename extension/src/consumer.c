@@ -285,7 +285,7 @@ idem_unsubscribe(PG_FUNCTION_ARGS)
 		position_append(subscription.consumer, lane, &position);
 		attempts_forget_all(subscription.consumer, lane);
 	}
-	parked_forget(subscription.consumer, 0);
+	parked_forget(subscription.consumer, -1);
 	PG_RETURN_VOID();
 }
 
@@ -366,7 +366,7 @@ idem_seek(PG_FUNCTION_ARGS)
 	}
 
 	/* what comes again anyhow */
-	parked_forget(subscription.consumer, subscription.external ? 0 : floor);
+	parked_forget(subscription.consumer, subscription.external ? -1 : floor);
 	PG_RETURN_VOID();
 }
 

@@ -97,6 +97,7 @@ put(Fetch *fetch, const int *column, const Datum *from, const bool *isnull,
 	message = &fetch->messages[fetch->count++];
 	message->id = DatumGetInt64(values[FETCH_ID]);
 	message->slot = DatumGetInt32(from[column[FETCH_SEQ] - 1]);
+	message->failures = failures;
 	message->parked = InvalidSubTransactionId;
 }
 
@@ -251,12 +252,11 @@ collect_run(Fetch *fetch, const Parked *first, Parked *run, int max)
 	scan = parked_open(fetch->consumer, (Slots) {first->slot, first->slot});
 	while (count < max && parked_next(scan, &row))
 	{
-		if (row.id <= first->id || row.key == NULL || !idem_text_equal(row.key, first->key))
+		if (row.id == first->id || row.key == NULL || !idem_text_equal(row.key, first->key) ||
+			parked_is(&row, PARKED_DEAD))
 			continue;
-		if (parked_is(&row, PARKED_DEAD))
-			continue;
-		if (!parked_is(&row, PARKED_WAITING))
-			break;
+		if (!parked_is(&row, PARKED_WAITING) || row.attempts > 0)
+			break;				/* later ones wait for this one too */
 		run[count++] = row;
 	}
 	parked_close(scan);
@@ -513,7 +513,7 @@ look_into_lanes(Fetch *fetch, int64 lane)
 			CHECK_FOR_INTERRUPTS();
 		if (look != LOOK_NOTHING)
 		{
-			next_lane = this + 1;
+			next_lane = look == LOOK_COMMIT ? this : this + 1;
 			return true;
 		}
 	}

@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/indexing.h"
 #include "row.h"
 #include "storage/bufmgr.h"
@@ -27,6 +28,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "window.h"
 
 PG_FUNCTION_INFO_V1(idem_redrive);
 
@@ -294,6 +296,7 @@ parked_set(Parked *parked, const char *state, int attempts, TimestampTz due_at,
 	Relation	rel = table_open(idem_tables()->parked.heap, RowExclusiveLock);
 	HeapTuple	tuple;
 
+	CommandCounterIncrement();	/* it may be of this very command */
 	put_failure(parked->values, parked->nulls, state, attempts, due_at, error);
 	tuple = heap_form_tuple(RelationGetDescr(rel), parked->values, parked->nulls);
 	CatalogTupleUpdate(rel, &parked->tuple->t_self, tuple);
@@ -306,19 +309,35 @@ parked_delete(const Parked *parked)
 	Relation	rel = table_open(idem_tables()->parked.heap, RowExclusiveLock);
 	ItemPointerData tid = parked->tuple->t_self;
 
+	CommandCounterIncrement();
 	simple_table_tuple_delete(rel, &tid, SnapshotSelf);
 	table_close(rel, NoLock);
 }
 
 /*
- * Of a consumer that goes elsewhere: remove what is to be tried again, as far
- * as its id is higher.  What was given up stays.
+ * Is it in the outbox too, and not only here?
+ */
+static bool
+is_in_outbox(const Parked *parked)
+{
+	Window	   *window = window_of(parked->id, parked->slot);
+	bool		found = window_next(window) != NULL;
+
+	window_close(window);
+	return found;
+}
+
+/*
+ * Of a consumer that goes elsewhere: remove what is to be tried again; with an
+ * id to start after, what comes again from there.  What was given up stays.
  */
 void
 parked_forget(const text *consumer, int64 after)
 {
 	ParkedScan *scan = parked_open(consumer, ALL_SLOTS);
 	Parked		row;
+	List	   *removed = NIL;
+	ListCell   *cell;
 
 	while (parked_next(scan, &row))
 	{
@@ -326,10 +345,21 @@ parked_forget(const text *consumer, int64 after)
 			continue;
 		if (parked_is(&row, PARKED_TOMBSTONE) || parked_is(&row, PARKED_REDRIVEN))
 			parked_set(&row, PARKED_DEAD, row.attempts, DT_NOEND, NULL);
-		else if (row.id > after)
+		else if (after < 0 || (row.id > after && is_in_outbox(&row)))
+		{
 			parked_delete(&row);
+			removed = lappend(removed, memcpy(palloc(sizeof(Parked)), &row, sizeof(Parked)));
+		}
 	}
 	parked_close(scan);
+
+	/* one that came late can have waited for one with a higher id */
+	foreach(cell, removed)
+	{
+		const Parked *parked = lfirst(cell);
+
+		parked_promote(consumer, parked->slot, parked->key);
+	}
 }
 
 /*
@@ -349,7 +379,7 @@ parked_promote(const text *consumer, int32 slot, const text *key)
 		found = same_key(&row, key) && blocks(&row);
 	parked_close(scan);
 	if (found && parked_is(&row, PARKED_WAITING))
-		parked_set(&row, PARKED_RETRY, 0, GetCurrentTimestamp(), NULL);
+		parked_set(&row, PARKED_RETRY, row.attempts, GetCurrentTimestamp(), NULL);
 }
 
 /*
