@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(114);
+SELECT plan(121);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -59,7 +59,12 @@ SELECT is_empty($$SELECT * FROM idem_fetch('c1')$$, 'idem_fetch of 1 literal');
 SELECT is_empty($$SELECT * FROM idem_fetch('c1', 10)$$, 'of 2');
 SELECT is_empty($$SELECT * FROM idem_fetch('c1', 10, '1 ms')$$, 'of 3');
 SELECT is_empty($$SELECT * FROM idem_fetch('c1', 10, '0', NULL)$$, 'of 4');
+SELECT is_empty($$SELECT * FROM idem_fetch('c1', 10, '0', 0)$$, 'and a lane');
 SELECT throws_ok($$SELECT idem_ack('c1', 7)$$, 'ID009', NULL, 'idem_ack of 2 literals');
+SELECT throws_ok($$SELECT idem_nack('c1', 7, 1, 'error')$$, 'ID009', NULL, 'idem_nack of 4 literals');
+SELECT throws_ok($$SELECT idem_nack('c1', 7, 1, 'error', '1 min')$$, 'ID009', NULL, 'of 5');
+SELECT throws_ok($$SELECT idem_redrive('c1', 7)$$, '42704', NULL, 'idem_redrive of 2 literals');
+SELECT matches(idem_incarnation(), '^\d+\.\d+\.\d+$', 'idem_incarnation');
 SELECT lives_ok($$SELECT idem_seek('c1', '2000-01-01')$$, 'idem_seek of 2 literals');
 SELECT lives_ok($$SELECT idem_unsubscribe('c1')$$, 'idem_unsubscribe of 1 literal');
 SELECT is_empty($$SELECT * FROM idem_delivered(0)$$, 'idem_delivered of 1 literal');
@@ -119,6 +124,10 @@ PREPARE fetching AS SELECT * FROM idem_fetch($1, $2, $3, $4);
 SELECT is(pg_temp.parameters('fetching'), '{text,integer,interval,bigint}', 'idem_fetch of untyped parameters');
 PREPARE ack AS SELECT idem_ack($1, $2);
 SELECT is(pg_temp.parameters('ack'), '{text,bigint}', 'idem_ack of untyped parameters');
+PREPARE nack AS SELECT idem_nack($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('nack'), '{text,bigint,bigint,text,interval}', 'idem_nack of untyped parameters');
+PREPARE redrive AS SELECT idem_redrive($1, $2);
+SELECT is(pg_temp.parameters('redrive'), '{text,bigint}', 'idem_redrive of untyped parameters');
 PREPARE seek AS SELECT idem_seek($1, $2);
 SELECT is(pg_temp.parameters('seek'), '{text,"timestamp with time zone"}', 'idem_seek of untyped parameters');
 PREPARE consume AS SELECT idem_consume($1, $2);

@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(33);
+SELECT plan(37);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -49,11 +49,17 @@ SELECT is(pg_temp.contract('idem_subscribe'),
 	'(consumer text, topics text[] DEFAULT NULL::text[], lanes integer DEFAULT 1, start text DEFAULT ''now''::text, external boolean DEFAULT false'
 	') -> void / C VOLATILE PARALLEL UNSAFE', 'idem_subscribe');
 SELECT is(pg_temp.contract('idem_fetch'),
-	'(consumer text, max_messages integer DEFAULT 100, wait interval DEFAULT ''00:00:00''::interval, lane bigint DEFAULT NULL::bigint, '
-	'OUT batch bigint, OUT seq bigint, OUT id bigint, OUT topic text, OUT key text, OUT type text, '
-	'OUT payload jsonb, OUT headers jsonb, OUT created_at timestamp with time zone, OUT attempt integer'
-	') -> SETOF record / C VOLATILE PARALLEL UNSAFE', 'idem_fetch');
+	'(consumer text, max_messages integer DEFAULT 100, wait interval DEFAULT ''00:00:00''::interval, lane bigint DEFAULT NULL::bigint'
+	') -> SETOF idem_message / C VOLATILE PARALLEL UNSAFE', 'idem_fetch');
+SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum),
+	'batch bigint, seq bigint, id bigint, topic text, key text, type text, payload jsonb, headers jsonb, '
+	'created_at timestamp with time zone, attempt integer, lane bigint, source text, message_id text', 'idem_message')
+	FROM pg_attribute WHERE attrelid = 'idem_message'::regclass;
 SELECT is(pg_temp.contract('idem_ack'), '(consumer text, batch bigint) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_ack');
+SELECT is(pg_temp.contract('idem_nack'),
+	'(consumer text, batch bigint, id bigint, error text, retry_in interval DEFAULT NULL::interval) -> bigint[] / C VOLATILE PARALLEL UNSAFE', 'idem_nack');
+SELECT is(pg_temp.contract('idem_redrive'), '(consumer text, id bigint) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_redrive');
+SELECT is(pg_temp.contract('idem_incarnation'), '() -> text / C VOLATILE PARALLEL UNSAFE', 'idem_incarnation');
 SELECT is(pg_temp.contract('idem_seek'), '(consumer text, since timestamp with time zone) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_seek');
 SELECT is(pg_temp.contract('idem_unsubscribe'), '(consumer text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_unsubscribe');
 SELECT is(pg_temp.contract('idem_delivered'),

@@ -24,12 +24,16 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_grant(name,text)',
 	'function idem_publish(text,jsonb,text,text,jsonb)',
 	'function idem_subscribe(text,text[],integer,text,boolean)',
-	'function idem_fetch(text,integer,interval,bigint)',
+	'function idem_fetch(text,integer,interval,bigint)', 'type idem_message',
+	'function idem_nack(text,bigint,bigint,text,interval)',
+	'function idem_redrive(text,bigint)', 'view idem_dead_letters',
+	'function idem_incarnation()',
+	'table idem_parked', 'table idem_attempts',
 	'function idem_ack(text,bigint)',
 	'function idem_seek(text,timestamp with time zone)',
 	'function idem_unsubscribe(text)',
 	'function idem_pending(text)',
-	'function idem_is_past(text,bigint,xid8,bigint)',
+	'function idem_is_past(text,bigint,xid8,integer,bigint)',
 	'function idem_delivered(bigint)',
 	'function idem_consume(text,text)',
 	'function idem_consume_seq(text,bigint,bigint)',
@@ -53,8 +57,8 @@ SELECT set_eq($$SELECT tgname::text || ' on ' || tgrelid::regclass FROM pg_trigg
 SELECT set_eq($$SELECT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member) AND tgenabled = 'A'$$,
 	'{idem_transitions_changed,idem_guarded_topics_changed}'::text[], 'two of them for replicas too');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'idem'$$,
-	$$SELECT objid::regclass::text FROM pg_temp.member JOIN pg_class ON oid = objid WHERE relkind IN ('r', 'S')$$,
-	'a dump carries every table and the sequence');
+	$$SELECT objid::regclass::text FROM pg_temp.member JOIN pg_class ON oid = objid WHERE relkind IN ('r', 'S') AND relname <> 'idem_attempts'$$,
+	'a dump carries every table and the sequence, but for the marks of clients that were lost');
 SELECT set_eq($$SELECT t::regclass::text, c FROM pg_extension, unnest(extconfig, extcondition) AS u (t, c) WHERE extname = 'idem' AND c <> ''$$,
 	$$VALUES ('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0'), ('idem_transitions', 'WHERE NOT shipped OR NOT enabled')$$,
 	'with all rows but the ring''s first and the rules that are as shipped');
@@ -86,6 +90,8 @@ $$, $$VALUES
 	('idem_transitions', 'f', 'p', NULL, NULL),
 	('idem_guarded_topics', 'f', 'p', NULL, NULL),
 	('idem_outbox_states', 'f', 'p', '{fillfactor=70}', NULL),
+	('idem_parked', 'f', 'p', NULL, NULL),
+	('idem_attempts', 'f', 'p', NULL, NULL),
 	('idem_pinned', 'f', 'p', NULL, NULL),
 	('idem_ring', 'f', 'p', NULL, NULL)
 $$, 'tables: autovacuum off in the ring, replica identity full everywhere');
@@ -94,7 +100,7 @@ SELECT set_eq($$
 $$, $$
 	SELECT format('CREATE INDEX %1$s_%2$s_%3$s ON %4$I.%1$s_%2$s USING %5$s', t, g, suffix, n.nspname, keys)
 	FROM (VALUES ('idem_keys', 'digest', 'hash (digest)'), ('idem_inbox', 'digest', 'hash (digest)'),
-	             ('idem_outbox', 'id', 'btree (id)'), ('idem_outbox', 'xid', 'btree (xid, id)'),
+	             ('idem_outbox', 'id', 'btree (id, slot)'), ('idem_outbox', 'xid', 'btree (xid, id)'),
 	             ('idem_positions', 'n', 'btree (consumer, lane, n)'), ('idem_watermarks', 'seq', 'btree (source, lane, seq)')) AS i (t, suffix, keys),
 	     generate_series(0, 2) AS g, pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
 	WHERE extname = 'idem'
@@ -104,6 +110,9 @@ $$, $$
 	                  'CREATE INDEX idem_pinned_deadline ON %I.idem_pinned USING btree (fate, deadline)',
 	                  'CREATE INDEX idem_pinned_key ON %I.idem_pinned USING hash (key)',
 	                  'CREATE INDEX idem_pinned_expires_at ON %I.idem_pinned USING btree (expires_at)',
+	                  'CREATE INDEX idem_parked_id ON %I.idem_parked USING btree (consumer, slot, id)',
+	                  'CREATE INDEX idem_parked_due ON %I.idem_parked USING btree (consumer, due_at)',
+	                  'CREATE INDEX idem_attempts_batch ON %I.idem_attempts USING btree (consumer, lane, batch)',
 	                  'CREATE UNIQUE INDEX idem_subscriptions_consumer ON %I.idem_subscriptions USING btree (consumer)',
 	                  'CREATE UNIQUE INDEX idem_transitions_rule ON %I.idem_transitions USING btree (machine, from_state, to_state) NULLS NOT DISTINCT WHERE (NOT shipped)',
 	                  'CREATE UNIQUE INDEX idem_guarded_topics_topic ON %I.idem_guarded_topics USING btree (topic)',

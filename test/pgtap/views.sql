@@ -1,6 +1,6 @@
 -- What every view shows.
 BEGIN;
-SELECT plan(13);
+SELECT plan(15);
 
 CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
@@ -19,8 +19,13 @@ SELECT is(pg_temp.columns('idem_outbox'),
 	'id bigint, topic text, key text, type text, payload jsonb, headers jsonb, created_at timestamp with time zone', 'idem_outbox');
 SELECT is(pg_temp.columns('idem_consumers'),
 	'consumer text, lane bigint, depth bigint, oldest_age interval, held_by integer, parked bigint, dead bigint', 'idem_consumers');
+SELECT is(pg_temp.columns('idem_dead_letters'),
+	'consumer text, id bigint, topic text, key text, type text, payload jsonb, headers jsonb, created_at timestamp with time zone, '
+	'attempts integer, error text, failed_at timestamp with time zone', 'idem_dead_letters');
+SELECT is(pg_temp.columns('idem_subscriptions'),
+	'consumer text, id integer, topics text[], lanes integer, external boolean, since timestamp with time zone', 'idem_subscriptions, where relays and workers ask for the lanes');
 SELECT is(pg_temp.columns('idem_outbox_0'),
-	'id bigint, xid xid8, era bigint, created_at timestamp with time zone, topic text, key text, type text, payload jsonb, headers jsonb',
+	'id bigint, xid xid8, era bigint, created_at timestamp with time zone, branch bigint, slot integer, topic text, key text, type text, payload jsonb, headers jsonb',
 	'idem_outbox_0, for those who read the tables by logical decoding');
 SELECT is(pg_temp.columns('idem_transitions'),
 	'machine text, from_state text, to_state text, enabled boolean, shipped boolean', 'idem_transitions');
@@ -32,7 +37,7 @@ SELECT set_eq('SELECT * FROM idem_transitions', $$VALUES
 	('order', 'paid', 'completed', true, true), ('order', 'created', 'cancelled', true, true)
 $$, 'the machine that is shipped');
 SELECT set_eq($$SELECT store, generation FROM idem_stores$$,
-	$$SELECT s, g FROM unnest('{keys,inbox,outbox,positions,watermarks}'::text[]) AS s, generate_series(0, 2) AS g UNION ALL SELECT 'pinned', NULL$$, 'a row for each generation and for idem_pinned');
+	$$SELECT s, g FROM unnest('{keys,inbox,outbox,positions,watermarks}'::text[]) AS s, generate_series(0, 2) AS g UNION ALL VALUES ('pinned', NULL), ('parked', NULL)$$, 'a row for each generation, and for idem_pinned and idem_parked');
 SELECT is_empty($$
 	SELECT attrelid::regclass, attname FROM pg_attribute
 	WHERE attrelid IN ('idem_keys'::regclass, 'idem_keys_0'::regclass, 'idem_pinned'::regclass)
