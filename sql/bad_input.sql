@@ -146,6 +146,9 @@ SET idem.claim_wait = 'soon';
 SET idem.key_ttl = 0;
 SET idem.key_ttl = '3654 d';
 SET idem.require_completion = 'perhaps';
+SET idem.max_attempts = 0;
+SET idem.max_attempts = 1001;
+SET idem.max_attempts = 'many';
 SET idem.no_such_setting = 1;
 \set VERBOSITY default
 

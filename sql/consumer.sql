@@ -147,7 +147,7 @@ SELECT * FROM idem_fetch('u', 0) :fails
 SELECT * FROM idem_fetch('u', -1) :fails
 SELECT * FROM idem_fetch('u', 100001) :fails
 SELECT * FROM idem_fetch('u', NULL) :fails
-SELECT * FROM idem_fetch('u', lane => 0) :fails
+SELECT * FROM idem_fetch('u', lane => 1) :fails
 SELECT idem_ack('u', NULL) :fails
 SELECT idem_ack('u', 1) :fails
 SELECT idem_seek('u', NULL) :fails
@@ -158,9 +158,9 @@ SELECT idem_subscribe('v', '{{a},{b}}') :fails
 SELECT idem_subscribe('v', '{a,NULL}') :fails
 SELECT idem_subscribe('v', ARRAY['a', repeat('x', 256)]) :fails
 SELECT idem_subscribe('v', lanes => 0) :fails
-SELECT idem_subscribe('v', lanes => 2) :fails
+SELECT idem_subscribe('v', lanes => 257) :fails
 SELECT idem_subscribe('v', start => 'yesterday') :fails
-SELECT idem_subscribe('v', external => true) :fails
+SELECT idem_subscribe('v', external => NULL) :fails
 BEGIN READ ONLY;
 SELECT * FROM idem_fetch('now') :fails
 ROLLBACK;

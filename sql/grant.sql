@@ -87,11 +87,19 @@ RESET SESSION AUTHORIZATION;
 SELECT idem_grant('regress_idem_consumer', 'consumer');
 SET SESSION AUTHORIZATION regress_idem_consumer;
 SELECT idem_subscribe('grant', '{grant}', start => 'earliest');
-BEGIN; SELECT payload FROM idem_fetch('grant'); SELECT idem_ack('grant', 2); COMMIT;
+SELECT lanes, external FROM idem_subscriptions WHERE consumer = 'grant';
+SET idem.client = 'me';
+SET idem.max_attempts = 1;
+SELECT idem_nack('grant', batch, id, 'bad'), idem_ack('grant', batch) FROM idem_fetch('grant', 1);
+RESET idem.max_attempts;
+BEGIN; SELECT payload FROM idem_fetch('grant'); SELECT idem_ack('grant', 3); COMMIT;
+SELECT idem_incarnation() <> '' AS incarnation;
 SELECT idem_consume('grant', 'm1'), idem_consume_seq('grant', 1, 1);
 SELECT idem_publish('grant', '1') :fails
 SELECT idem_claim('k') :fails
 SELECT idem_seek('grant', now()) :fails
+SELECT idem_redrive('grant', 1) :fails
+SELECT count(*) FROM idem_dead_letters :fails
 SELECT idem_unsubscribe('grant') :fails
 SELECT count(*) FROM idem_consumers :fails
 RESET SESSION AUTHORIZATION;
@@ -103,6 +111,12 @@ SELECT count(*) FROM idem_holders;
 SELECT count(*) FROM idem_stores;
 SELECT consumer, depth FROM idem_consumers WHERE consumer = 'grant';
 SELECT consumer, state FROM idem_outbox, idem_delivered(id) WHERE topic = 'grant' AND consumer = 'grant';
+SELECT consumer, payload, error FROM idem_dead_letters WHERE consumer = 'grant';
+SELECT idem_redrive(consumer, id) FROM idem_dead_letters WHERE consumer = 'grant';
+SET idem.max_attempts = 1;
+SELECT idem_nack('grant', batch, id, 'still bad'), idem_ack('grant', batch) FROM idem_fetch('grant', 1);
+RESET idem.max_attempts;
+DELETE FROM idem_dead_letters WHERE consumer = 'grant' RETURNING error;
 SELECT idem_seek('grant', now()), idem_unsubscribe('grant');
 SELECT * FROM idem_verify();
 SELECT idem_evict('granted', 'grant');

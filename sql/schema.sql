@@ -21,6 +21,11 @@ CREATE DATABASE regress_idem_schema;
 \set use :use 'SELECT :s.idem_subscribe(''c'', ARRAY[''t'']); SELECT :s.idem_publish(''t'', ''{"a": 1}''); INSERT INTO :s.idem_outbox (topic, payload) VALUES (''t'', ''2'') RETURNING id; '
 \set use :use 'SELECT consumer, depth FROM :s.idem_consumers; SELECT id, payload, :s.idem_ack(''c'', batch) FROM :s.idem_fetch(''c'', 1, ''1 s''); SELECT consumer, depth FROM :s.idem_consumers; '
 \set use :use 'SELECT :s.idem_consume(''s'', ''m''), :s.idem_consume_seq(''s'', 1, 1); SELECT * FROM :s.idem_delivered(1); SELECT * FROM :s.idem_delivered(2); '
+\set use :use 'SELECT id, :s.idem_nack(''c'', batch, id, ''bad'', ''0''), :s.idem_ack(''c'', batch) FROM :s.idem_fetch(''c''); SELECT consumer, lane, parked, dead FROM :s.idem_consumers; SELECT * FROM :s.idem_verify(); '
+\set use :use 'SET idem.max_attempts = 1; SELECT id, :s.idem_nack(''c'', batch, id, ''bad''), :s.idem_ack(''c'', batch) FROM :s.idem_fetch(''c''); RESET idem.max_attempts; '
+\set use :use 'SELECT consumer, id, error FROM :s.idem_dead_letters; SELECT d.* FROM :s.idem_dead_letters AS l, :s.idem_delivered(l.id) AS d; SELECT :s.idem_redrive(''c'', id) FROM :s.idem_dead_letters; SELECT id, :s.idem_ack(''c'', batch) FROM :s.idem_fetch(''c'', lane => 0); '
+\set use :use 'SELECT pg_catalog.length(:s.idem_incarnation()) OPERATOR(pg_catalog.>) 5 AS incarnation; '
+\set use :use 'SELECT :s.idem_subscribe(''c'', ARRAY[''t''], lanes => 3); SELECT :s.idem_subscribe(''x'', external => true, start => ''earliest''); SELECT pg_catalog.count(*) FROM :s.idem_fetch(''x''); SELECT seq, id, :s.idem_ack(''x'', batch) FROM :s.idem_fetch(''x'', 1); SELECT consumer, lane, depth FROM :s.idem_consumers ORDER BY 1, 2; SELECT :s.idem_unsubscribe(''x''); '
 \set use :use 'SELECT :s.idem_seek(''c'', ''2000-01-01''); SELECT :s.idem_unsubscribe(''c''); '
 \set use :use 'CALL :s.idem_maintain(); SELECT * FROM :s.idem_verify(); SELECT :s.idem_evict(''k'');'
 -- and a table and a topic that are guarded
