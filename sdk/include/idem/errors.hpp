@@ -47,4 +47,12 @@ inline constexpr std::string_view connection_lost = "08006";       // lost or si
 inline constexpr std::string_view in_doubt = "08007";              // lost during COMMIT, and no answer by the deadline
 
 } // namespace sqlstate
+
+// For callbacks to throw, when what they need is away for a while (a broker, say) and no message is to blame: run and
+// consumer roll back and try again, as after 40001. A consumer does so for ever, with pauses of up to a second.
+class try_again : public error {
+public:
+    explicit try_again(const std::string& why) : error{why, sqlstate::serialization_failure} {}
+};
+
 } // namespace idem
