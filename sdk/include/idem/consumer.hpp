@@ -164,9 +164,7 @@ private:
 
     void loop(bool until_empty);
     bool work_on_next_batch(bool until_empty);
-    [[nodiscard]] std::string fetch_sql(std::chrono::milliseconds wait, bool ask_for_holders) const;
-    [[nodiscard]] std::string nack_sql(const message&) const;
-    bool blame(const std::exception&, const std::optional<std::string>& sqlstate);
+    bool blame_a_message(const std::exception&, const std::optional<std::string>& sqlstate);
     [[nodiscard]] bool stopped() const { return stopped_within(std::chrono::milliseconds{0}); }
     [[nodiscard]] bool stopped_within(std::chrono::milliseconds) const;
     void end_transaction() noexcept;
