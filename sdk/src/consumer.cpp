@@ -25,13 +25,13 @@ using std::chrono::milliseconds;
 constexpr milliseconds shortest_pause{5}, longest_pause{1000};
 constexpr milliseconds aftermath{1000}; // in which a server finds out that a connection was cut
 constexpr milliseconds glance{100};     // at a lane that another transaction has
-constexpr int certain = 2;              // fetches in a row without a message: see drain, and external consumers
 constexpr std::string_view query_canceled = "57014", not_in_repertoire = "22021", untranslatable = "22P05";
 
 // After `size` messages of the lane failed together, at one of them if that is known.
 detail::search search_after(std::int64_t lane, std::size_t size, std::optional<std::size_t> at) {
-    if (at && *at < size) return {.lane = lane, .among = *at + 1, .next = std::max<std::size_t>(*at, 1)};
-    return {.lane = lane, .among = size, .next = size / 2};
+    const bool known = at && *at < size;
+    const std::size_t good = known ? *at : size / 2; // perhaps
+    return {.lane = lane, .among = known ? good + 1 : size, .next = std::max<std::size_t>(good, 1)};
 }
 
 // Leaves what every database can store; false if it was no more than that.
@@ -82,7 +82,7 @@ void consumer::loop(bool until_empty) {
     if (client_.connected() && PQtransactionStatus(client_.connection()) != PQTRANS_IDLE)
         throw error{"a consumer begins its own transactions, but the connection is busy or in one already", "25001"};
     milliseconds pause = shortest_pause;
-    clock::time_point worked = clock::now();
+    clock::time_point empty_since{};
     nothing_ = 0;
     while (!stopped()) {
         try {
@@ -90,12 +90,17 @@ void consumer::loop(bool until_empty) {
             const bool any = work_on_next_batch(until_empty);
             suspect_ = false;
             pause = shortest_pause;
-            nothing_ = any ? 0 : std::min(nothing_ + 1, certain);
-            if (any) worked = clock::now();
-            if (nothing_ < certain) continue;
-            search_.reset(); // another has the lane now
-            const bool overdue = options_.idle_timeout.count() > 0 && clock::now() - worked > options_.idle_timeout;
-            if (until_empty && (!held_ || overdue)) return;
+            if (any) {
+                nothing_ = 0;
+            } else if (++nothing_ == 1) {
+                empty_since = clock::now();
+            } else {
+                search_.reset(); // another has the lane now
+                const bool overdue =
+                    options_.idle_timeout.count() > 0 && clock::now() - empty_since > options_.idle_timeout;
+                if (until_empty && (!unsettled_ || overdue)) return;
+                nothing_ = 2;
+            }
         } catch (const std::exception& failure) {
             const auto sqlstate = work_.sqlstate_of_current();
             const bool lost = !client_.connected();
@@ -105,6 +110,7 @@ void consumer::loop(bool until_empty) {
                 throw;
             }
             suspect_ = suspect_ || !client_.connected();
+            nothing_ = 0;
             if (options_.on_retry) options_.on_retry(failure);
             std::random_device random;
             static_cast<void>(
@@ -124,7 +130,7 @@ bool consumer::work_on_next_batch(bool until_empty) {
     detail::fetch_options options{.max_messages = search_ ? static_cast<int>(search_->next) : options_.batch,
                                   .idle_timeout = options_.idle_timeout,
                                   .lane = search_ ? search_->lane : options_.lane,
-                                  .ask_whether_held = until_empty && nothing_ > 0};
+                                  .last_look = until_empty && nothing_ > 0};
     if (until_empty)
         options.wait = suspect_ ? aftermath : held_ ? glance : milliseconds{0};
     else if (!search_)
@@ -132,6 +138,7 @@ bool consumer::work_on_next_batch(bool until_empty) {
     try {
         detail::fetched got = detail::fetch(connection, name_, options, options_.response_timeout, bell_[0]);
         held_ = got.held;
+        unsettled_ = got.held || got.wrote;
         batch_ = std::move(got.messages);
     } catch (const error& refused) {
         if (options.wait.count() == 0 || refused.sqlstate() != query_canceled) throw;

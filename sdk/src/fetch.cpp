@@ -110,10 +110,12 @@ std::string fetch_sql(const std::string& consumer, const fetch_options& options)
         sql += ", set_config('idle_in_transaction_session_timeout', '" + std::to_string(options.idle_timeout.count()) +
                "', true)";
     sql += "; ";
-    if (options.ask_whether_held) sql += held_sql(consumer, options.lane);
-    return sql.append("SELECT ").append(columns).append(" FROM ") +
-           call_sql("idem_fetch", {consumer, std::to_string(options.max_messages), interval_sql(options.wait),
-                                   options.lane ? std::to_string(*options.lane) : "NULL"});
+    if (options.last_look) sql += held_sql(consumer, options.lane);
+    sql.append("SELECT ").append(columns).append(" FROM ") +=
+        call_sql("idem_fetch", {consumer, std::to_string(options.max_messages), interval_sql(options.wait),
+                                options.lane ? std::to_string(*options.lane) : "NULL"});
+    if (options.last_look) sql += "; SELECT pg_current_xact_id_if_assigned() IS NOT NULL";
+    return sql;
 }
 
 } // namespace
@@ -123,7 +125,8 @@ fetched fetch(PGconn* connection, std::string_view consumer, const fetch_options
     const reply answer = ask(connection, fetch_sql(quote(connection, consumer), options), options.wait, patience, bell);
     answer.check(connection);
     const auto last = answer.results.rbegin();
-    return {read(*last), options.ask_whether_held && last[1].text(0, 0) == "t"};
+    if (!options.last_look) return {.messages = read(*last)};
+    return {.messages = read(last[1]), .held = last[2].text(0, 0) == "t", .wrote = last[0].text(0, 0) == "t"};
 }
 
 } // namespace idem::detail

@@ -17,12 +17,14 @@ struct fetch_options {
     int max_messages{};
     std::chrono::milliseconds wait{}, idle_timeout{}; // as in consumer_options
     std::optional<std::int64_t> lane{};
-    bool ask_whether_held = false;
+    bool last_look = false; // is there anything else?
 };
 
 struct fetched {
     std::vector<message> messages{};
-    bool held = false; // another transaction had a lane of the consumer, or `lane`, just before; if that was asked
+    // After a last look: another transaction had a lane, or `lane`, just before; the fetch has written something, as
+    // one of an external consumer does before it finds messages.
+    bool held = false, wrote = false;
 };
 
 // Gives up after `wait` and then `patience`. A bell that becomes readable ends it before, with 57014 as a rule.

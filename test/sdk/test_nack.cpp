@@ -1,7 +1,10 @@
 // Messages that fail: which one it is, that the others go on, and what becomes of it. Over libpq and libpqxx.
 #include "support.hpp"
 
+#include <sys/wait.h>
+
 #include <algorithm>
+#include <csignal>
 #include <map>
 #include <random>
 #include <thread>
@@ -19,7 +22,10 @@ protected:
         direct.exec("SELECT idem_subscribe('" + name + "', ARRAY['" + name + "']); CREATE TABLE " + table +
                     " (place serial, id bigint, attempt int)");
     }
-    void TearDown() override { direct.exec("SELECT idem_unsubscribe('" + name + "'); DROP TABLE " + table); }
+    void TearDown() override {
+        direct.exec("SELECT idem_unsubscribe('" + name + "'); DELETE FROM idem_dead_letters WHERE consumer = '" + name +
+                    "'; DROP TABLE " + table);
+    }
 
     // Message i has payload i, from 0; each key has `each` messages in a row.
     void publish(int count, int each = 1) {
@@ -229,7 +235,7 @@ TYPED_TEST(nack, happens_once_whatever_is_lost) {
                    {.batch = 7}}
         .drain();
     this->check_applied({3, 13, 23, 33, 43, 53});
-    EXPECT_EQ(std::count(this->dead().begin(), this->dead().end(), ','), 5);
+    EXPECT_EQ(this->of("dead"), "6");
     EXPECT_GT(proxy.totals().lost(), 5U);
 }
 
@@ -259,10 +265,69 @@ TYPED_TEST(nack_in, an_own_transaction) {
     for (const bool in_batch : {false, true}) {
         TypeParam tx;
         message bad{.id = ids[1]};
-        bad.batch = std::stoll(tx.value("SELECT max(batch) FROM idem_fetch('" + name + "')"));
+        bad.batch = std::stoll(tx.value("SELECT max(batch) FROM idem_fetch('" + name + "', wait => '10 s')"));
         if (!in_batch) ++bad.batch;
         EXPECT_EQ(test::thrown([&] { static_cast<void>(idem::nack(*tx, name, bad, "no")); }),
-                  in_batch ? "22023" : idem::sqlstate::batch_not_held);
+                  in_batch ? idem::sqlstate::not_in_batch : idem::sqlstate::batch_not_held);
     }
     direct.exec("SELECT idem_unsubscribe('" + name + "')");
+}
+
+// ---- a message that takes its process with it ----
+
+namespace {
+
+// Works on all there is in a process of its own, with its own connection. What it ended with, as waitpid says.
+template <typename Work>
+int in_a_child(const std::string& name, Work work) {
+    const pid_t child = fork();
+    if (child == 0) {
+        idem::client client{""};
+        idem::consumer{client, name, work}.drain();
+        _exit(0);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    return status;
+}
+
+} // namespace
+
+using nack_of_the_killed = nack<test::libpq>;
+
+TEST_F(nack_of_the_killed, is_a_dead_letter_in_the_end) {
+    publish(30, 3);
+    idem::client{""}; // the children do not take us for themselves
+    int kills = 0;
+    for (;; ++kills) {
+        ASSERT_LT(kills, 20);
+        const int status = in_a_child(name, [this](idem::transaction& tx, const message& m) {
+            apply(tx, m);
+            if (is(m, 13)) kill(getpid(), SIGKILL);
+        });
+        if (WIFEXITED(status)) break;
+        ASSERT_EQ(WTERMSIG(status), SIGKILL);
+    }
+    EXPECT_EQ(kills, 5);
+    check_applied({13});
+    EXPECT_EQ(dead(), dead_letter(13, "the client's connection ended while it worked on this message"));
+}
+
+// However often it loses its connection on the way.
+TYPED_TEST(nack, is_not_for_messages_whose_client_survives) {
+    this->publish(10);
+    idem::test::proxy proxy{test::upstream()};
+    typename TypeParam::client client{test::through(proxy)};
+    int cuts = 0;
+    std::vector<int> attempts;
+    idem::consumer{client, this->name,
+                   [&](auto& tx, const message& m) {
+                       if (this->is(m, 4)) attempts.push_back(m.attempt);
+                       if (this->is(m, 4) && ++cuts <= 12) proxy.drop_all();
+                       this->apply(tx, m);
+                   }}
+        .drain();
+    this->check_applied();
+    EXPECT_EQ(attempts, std::vector<int>(13, 1));
+    EXPECT_EQ(this->of("dead + parked"), "0");
 }

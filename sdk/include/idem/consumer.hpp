@@ -177,9 +177,10 @@ private:
     std::vector<message> batch_{};    // in hand
     std::optional<std::size_t> at_{}; // in it
     std::optional<detail::search> search_{};
-    int nothing_ = 0;      // fetches in a row that brought no message
-    bool held_ = false;    // by another transaction: a lane, when the last of them began
-    bool suspect_ = false; // the server may still hold a transaction of ours that we lost
+    int nothing_ = 0;        // fetches in a row that brought no message; 2: or more
+    bool held_ = false;      // another transaction had a lane, when drain last looked
+    bool unsettled_ = false; // or the fetch is to be followed by another
+    bool suspect_ = false;   // the server may still hold a transaction of ours that we lost
 };
 
 } // namespace idem

@@ -38,6 +38,7 @@ inline constexpr std::string_view transition_refused = "ID012";   // a state mac
 inline constexpr std::string_view not_completed = "ID013";        // confirm of a key that is not completed
 inline constexpr std::string_view key_cancelled = "ID014";        // confirm of a key that is cancelled
 inline constexpr std::string_view handler_not_callable = "ID015"; // a compensation is gone, or may not be called
+inline constexpr std::string_view not_in_batch = "ID016";         // nack of a message not in the batch, or nacked
 
 // Standard codes that the SDK itself raises or acts on.
 inline constexpr std::string_view serialization_failure = "40001"; // run and consumer try again
