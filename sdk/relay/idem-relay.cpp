@@ -8,6 +8,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <libpq-fe.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
@@ -19,8 +21,7 @@ enum status { done, failed, misused, disconnected };
 
 struct arguments {
     idem::relay::options relay{};
-    std::string sink = "stdout://", topics{}, metrics{};
-    int lanes = 0;
+    std::string sink = "stdout://", metrics{};
 };
 
 constexpr const char* description =
@@ -64,9 +65,10 @@ arguments parse(int argc, char** argv) {
         ->type_name("NAME")
         ->required();
     app.add_option("--sink", given.sink, "Where to (stdout://), see below")->type_name("URL");
-    app.add_option("--topics", given.topics, "If there is no such consumer yet, subscribe it to these, from now on")
+    app.add_option("--topics", given.relay.topics,
+                   "If there is no such consumer yet, subscribe it to these, from now on")
         ->type_name("TOPIC,...");
-    app.add_option("--lanes", given.lanes, "Give it so many lanes, if it has fewer; each has a connection")
+    app.add_option("--lanes", given.relay.lanes, "Give it so many lanes, if it has fewer; each has a connection")
         ->type_name("N")
         ->check(CLI::Range(1, 256).description(""));
     app.add_option("--batch", given.relay.batch, "How many messages at most to a transaction (1000)")
@@ -102,19 +104,29 @@ std::unique_ptr<idem::relay::metrics> metrics_for(const arguments& given) {
 #endif
 }
 
+// What no time will mend.
+void check_conninfo(const std::string& text) {
+    char* why = nullptr;
+    PQconninfoOption* const parsed = PQconninfoParse(text.c_str(), &why);
+    const std::string what = why != nullptr ? why : "";
+    PQconninfoFree(parsed);
+    PQfreemem(why);
+    if (!what.empty()) throw idem::error{"--dsn: " + what, idem::sqlstate::cannot_connect};
+}
+
 void run(const arguments& given) {
+    check_conninfo(given.relay.dsn);
     setenv("PGCLIENTENCODING", "UTF8", 1); // as JSON is
     setenv("PGTZ", "UTC", 1);
     const idem::relay::sinks sinks = idem::relay::open_sinks(given.sink, given.relay.consumer);
     const auto metrics = metrics_for(given);
     idem::relay::relay relay{given.relay, sinks, *metrics};
     stop_on_signals(relay);
-    if (!given.topics.empty() || given.lanes > 0) relay.subscribe(given.topics, given.lanes > 0 ? given.lanes : 1);
     relay.run();
 }
 
-status complain(const std::string& what, status as, const std::string& hint = "") {
-    std::cerr << "idem-relay: " << what << '\n' << hint;
+status complain(const std::string& what, status as) {
+    std::cerr << "idem-relay: " << what << '\n';
     return as;
 }
 
@@ -130,12 +142,7 @@ int main(int argc, char** argv) try {
 } catch (const idem::relay::away& gone) {
     return complain(gone.what(), disconnected);
 } catch (const idem::error& refused) {
-    if (refused.sqlstate() == idem::sqlstate::cannot_connect) return complain(refused.what(), disconnected);
-    return complain(refused.what(), failed,
-                    refused.sqlstate() == "42704" ? "--topics makes a consumer known.\n"
-                    : refused.sqlstate() == "22023"
-                        ? "Let --topics make another one known, or idem_subscribe(…, external => true).\n"
-                        : "");
+    return complain(refused.what(), refused.sqlstate() == idem::sqlstate::cannot_connect ? disconnected : failed);
 } catch (const std::exception& failure) {
     return complain(failure.what(), failed);
 }

@@ -45,10 +45,13 @@ using context_ptr = std::unique_ptr<jsCtx, destroyer<jsCtx_Destroy>>;
 using message_ptr = std::unique_ptr<natsMsg, destroyer<natsMsg_Destroy>>;
 using stream_info_ptr = std::unique_ptr<jsStreamInfo, destroyer<jsStreamInfo_Destroy>>;
 
-// What libnats keeps of an error of this thread is more precise than its status.
+// What libnats keeps of an error of this thread is more precise than its status; "(conn.c:2088): " is for its makers.
 std::string text_of(natsStatus status) {
     const char* const last = nats_GetLastError(nullptr);
-    return last != nullptr && *last != '\0' ? last : natsStatus_GetText(status);
+    if (last == nullptr || *last == '\0') return natsStatus_GetText(status);
+    const std::string_view text{last};
+    const auto place = text.starts_with('(') ? text.find("): ") : std::string_view::npos;
+    return std::string{place == std::string_view::npos ? text : text.substr(place + 3)};
 }
 
 void check(natsStatus status) {

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <iostream>
 #include <span>
@@ -85,7 +86,7 @@ struct relay::lane {
         if (dynamic_cast<const try_again*>(&failure) != nullptr) {
             all.failed(side::sink, failure.what());
             if (all.options_.once) throw away{failure.what()};
-            if (!all.stopped_within(pause)) all.reach(*to);
+            if (!all.stopped_within(pause)) all.until_reached(side::sink, [this] { to->connect(); });
         } else {
             all.failed(side::database, failure.what());
             const auto* const refused = dynamic_cast<const error*>(&failure);
@@ -105,11 +106,8 @@ struct relay::lane {
 void relay::work(lane& mine) noexcept {
     std::exception_ptr failure;
     try {
-        reach(*mine.to);
-        if (options_.once)
-            mine.messages.drain();
-        else
-            mine.messages.run();
+        if (until_reached(side::sink, [&] { mine.to->connect(); }))
+            options_.once ? mine.messages.drain() : mine.messages.run();
     } catch (const ends_relay& end) {
         failure = end.why;
     } catch (...) {
@@ -144,8 +142,7 @@ void relay::end() noexcept {
 relay::relay(options given, sinks to, metrics& counts)
     : options_{std::move(given)},
       sinks_{std::move(to)},
-      metrics_{counts},
-      client_{options_.dsn} {
+      metrics_{counts} {
     if (pipe(bell_.data()) != 0) throw std::system_error{errno, std::generic_category(), "pipe"};
     for (const int fd : bell_) {
         fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -158,49 +155,61 @@ relay::~relay() {
     for (const int fd : bell_) close(fd);
 }
 
-void relay::subscribe(const std::string& topics, int lanes) {
-    transaction tx{client_.connection(), patience};
-    const std::string count = std::to_string(lanes);
-    if (topics.empty())
+// For as long as it takes, unless `once` is set; false when run is to end.
+template <typename Reach>
+bool relay::until_reached(side which, Reach&& reach) {
+    do {
+        try {
+            reach();
+            succeeded(which);
+            return true;
+        } catch (const away& gone) {
+            failed(which, gone.what());
+            if (options_.once) throw;
+        } catch (const error& refused) {
+            const bool gone = refused.sqlstate().starts_with("08") || refused.sqlstate().starts_with("57P");
+            if (options_.once || !gone) throw;
+            failed(which, refused.what());
+            if (client_) client_->disconnect();
+        }
+    } while (!stopped_within(pause));
+    return false;
+}
+
+void relay::subscribe() {
+    transaction tx{client_->connection(), patience};
+    const std::string count = std::to_string(std::max(1, options_.lanes));
+    if (!options_.topics.empty())
+        tx.exec("SELECT idem_subscribe($1, string_to_array($2, ','), $3::int, external => true)",
+                {options_.consumer, options_.topics, count});
+    else
         tx.exec("SELECT idem_subscribe(consumer, topics, $2::int, external => external) FROM idem_subscriptions "
                 "WHERE consumer = $1",
                 {options_.consumer, count});
-    else
-        tx.exec("SELECT idem_subscribe($1, string_to_array($2, ','), $3::int, external => true)",
-                {options_.consumer, topics, count});
 }
 
 std::int64_t relay::lanes() {
-    if (!client_.connected()) client_.reconnect(patience);
-    const result rows = transaction{client_.connection(), patience}.exec(
+    if (!client_->connected()) client_->reconnect(patience);
+    const result rows = transaction{client_->connection(), patience}.exec(
         "SELECT lanes, external FROM idem_subscriptions WHERE consumer = $1", {options_.consumer});
     const std::string name = "consumer \"" + options_.consumer + '"';
-    if (rows.rows() == 0) throw error{name + " does not exist", "42704"};
+    if (rows.rows() == 0) throw error{name + " does not exist\nHINT:  With --topics it is made known.", "42704"};
     if (rows.text(0, 1) != "t")
-        throw error{name + " is internal: its messages are worked on in their own database", "22023"};
+        throw error{name + " is internal: its messages are worked on in their own database\nHINT:  For the relay, "
+                           "subscribe one of another name: give --topics, or call idem_subscribe(…, external => true).",
+                    "22023"};
     return std::stoll(std::string{rows.text(0, 0)});
 }
 
-// Returns when the other side can be reached, or run is to end.
-void relay::reach(sink& other) {
-    do {
-        try {
-            other.connect();
-            succeeded(side::sink);
-            return;
-        } catch (const away& gone) {
-            failed(side::sink, gone.what());
-            if (options_.once) throw;
-        }
-    } while (!stopped_within(pause));
-}
-
 void relay::run() {
-    const std::int64_t count = lanes();
-    succeeded(side::database);
     const std::unique_ptr<sink> probe = sinks_();
-    reach(*probe);
-    if (!stopped_within(milliseconds{0})) add_lanes(count);
+    const auto know_consumer = [&] {
+        client_.emplace(options_.dsn);
+        if (!options_.topics.empty() || options_.lanes > 0) subscribe();
+        static_cast<void>(lanes());
+    };
+    if (until_reached(side::database, know_consumer) && until_reached(side::sink, [&] { probe->connect(); }))
+        until_reached(side::database, [&] { add_lanes(lanes()); });
     while (!stopped_within(round_every))
         if (!options_.once) look_around(*probe);
     end();
@@ -213,7 +222,7 @@ void relay::look_around(sink& probe) {
         add_lanes(lanes());
         metrics_.connected(side::database, true);
     } catch (const error&) { // lanes tell what is wrong
-        client_.disconnect();
+        client_->disconnect();
         metrics_.connected(side::database, false);
     }
     try {

@@ -13,6 +13,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,12 +22,13 @@ namespace idem::relay {
 struct options {
     std::string dsn{}, consumer{};
     int batch = 1000;
-    bool once = false; // ends when there is nothing left, or the other side is away
+    bool once = false;    // ends when there is nothing left, or the other side is away
+    std::string topics{}; // separated by commas; not empty: the consumer is made known, if it is not
+    int lanes = 0;        // it gets so many, if it has fewer
 };
 
 class relay {
 public:
-    // Throws error 08001 when there is no connection.
     relay(options, sinks, metrics&);
     relay(const relay&) = delete;
     relay& operator=(const relay&) = delete;
@@ -46,8 +48,10 @@ public:
 private:
     struct lane;
 
+    template <typename Reach>
+    bool until_reached(side, Reach&&);
+    void subscribe();
     [[nodiscard]] std::int64_t lanes();
-    void reach(sink&);
     void add_lanes(std::int64_t count);
     void look_around(sink&);
     void work(lane&) noexcept;
@@ -59,7 +63,7 @@ private:
     options options_;
     sinks sinks_;
     metrics& metrics_;
-    client client_;                   // of run's thread
+    std::optional<client> client_{};  // of run's thread
     std::array<int, 2> bell_{-1, -1}; // a pipe: stop() writes to it, and it stays readable
     std::vector<std::unique_ptr<lane>> lanes_{};
 
