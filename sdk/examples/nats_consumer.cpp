@@ -96,15 +96,14 @@ counts apply(idem::client& database, const std::string& statement, std::span<del
     for (delivery& m : messages) {
         const idem::consume_status status = idem::consume_seq(tx, m.source, m.lane, m.seq);
         m.gap = status == idem::consume_status::gap;
-        if (m.gap)
+        if (m.gap) {
             ++now.gaps;
-        else if (status == idem::consume_status::duplicate)
-            ++now.duplicates;
-        else if (m.tombstone) // it was given up, and may come again later
+        } else if (status == idem::consume_status::first && m.tombstone) { // given up, and perhaps to come again later
             ++now.tombstones;
-        else if (!idem::consume(tx, m.consumer, m.message_id)) // delivered before a failover, or a seek
+        } else if (status == idem::consume_status::duplicate ||
+                   !idem::consume(tx, m.consumer, m.message_id)) { // of a failover, or a seek
             ++now.duplicates;
-        else {
+        } else {
             tx.exec(statement, {m.topic, m.key, m.type, m.payload()});
             ++now.applied;
         }

@@ -201,24 +201,29 @@ TEST_F(relay, serves_all_lanes) {
     EXPECT_EQ(left(), "0");
 }
 
-// It has nothing to do while another one has the lanes, and all when that one is killed.
-TEST_F(relay, stands_by) {
-    test::process first{{IDEM_RELAY, "--consumer", name, "--lanes", "3"}, file + "-1"};
-    for (int i = 0;
-         i < 500 && direct.value("SELECT count(held_by) FROM idem_consumers WHERE consumer = '" + name + "'") != "3";
-         ++i)
-        std::this_thread::sleep_for(10ms);
-    test::process second{{IDEM_RELAY, "--consumer", name}, file + "-2"};
-    publish(1, 50);
-    while (left() != "0") std::this_thread::sleep_for(10ms);
-    first.end(SIGKILL);
-    publish(51, 100);
-    while (left() != "0") std::this_thread::sleep_for(10ms);
+// A lane is in one's hand at a time; when one is killed, the other goes on.
+TEST_F(relay, is_not_alone) {
+    const auto wait_for = [&](const std::string& depth) {
+        for (int i = 0; i < 1000 && left() != depth; ++i) std::this_thread::sleep_for(10ms);
+        EXPECT_EQ(left(), depth);
+    };
+    test::process first{{IDEM_RELAY, "--consumer", name, "--lanes", "3", "--batch", "3"}, file + "-1"};
+    test::process second{{IDEM_RELAY, "--consumer", name, "--lanes", "3", "--batch", "3"}, file + "-2"};
+    publish(1, 200);
+    wait_for("0");
+    const auto lines = [&] { return shell("cat " + file + "-1 " + file + "-2").out; };
+    const auto both = lines();
+    EXPECT_EQ(std::count(both.begin(), both.end(), '\n'), 200);
+    EXPECT_EQ(first.end(SIGKILL), -1);
+    publish(201, 300);
+    wait_for("0");
     EXPECT_EQ(second.end(SIGTERM), 0);
-    const auto lines = shell("cat " + file + "-1 " + file + "-2; rm " + file + "-?").out;
+    const auto all = lines();
+    shell("rm " + file + "-?");
+    EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 300);
     EXPECT_EQ(
-        direct.value("SELECT count(DISTINCT x) FROM unnest(string_to_array('" + each(lines, "id") + "', ' ')) AS x"),
-        "100");
+        direct.value("SELECT count(DISTINCT x) FROM unnest(string_to_array('" + each(all, "id") + "', ' ')) AS x"),
+        "300");
 }
 
 TEST_F(relay, waits_for_a_sink) {
