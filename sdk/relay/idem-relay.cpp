@@ -1,44 +1,56 @@
-// idem-relay: a consumer that writes its messages to standard output, for pipes and scripts.
-#include <idem/idem.hpp>
+// idem-relay: hands the messages of an external consumer on to a broker, or to standard output.
+#include "metrics.hpp"
+#include "relay.hpp"
+#include "sink.hpp"
+
+#include <idem/errors.hpp>
+#include <idem/version.hpp>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
-#include <fcntl.h>
-#include <unistd.h>
+#include <libpq-fe.h>
 
-#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
-#include <system_error>
+#include <memory>
 
 namespace {
 
 enum status { done, failed, misused, disconnected };
 
 struct arguments {
-    std::string dsn{}, consumer{}, topics{};
-    int batch = 100;
-    bool once = false;
+    idem::relay::options relay{};
+    std::string sink = "stdout://", metrics{};
 };
 
 constexpr const char* description =
-    "Writes the messages of a consumer to standard output as JSON, one to a line, in the order of delivery, and waits\n"
-    "for more. A batch is written out before it is acknowledged, in one transaction.\n\n"
-    "Standard output is AT LEAST ONCE: when idem-relay, the server or the connection dies between the two, the batch "
-    "is\n"
-    "written again. Let the reader drop what it has seen, by \"id\"; ids are not in order of delivery, so remember\n"
-    "them, not the highest. Work in the same database can be exactly once: see idem::consumer and idem_fetch().\n";
+    "Hands the messages of an external consumer on, in the order of each key, and waits for more: to a stream of NATS\n"
+    "JetStream, or to standard output as JSON, one to a line. A batch is acknowledged when it is safe on the other "
+    "side.\n\n"
+    "That is AT LEAST ONCE: when idem-relay, a server or a connection dies between the two, the batch comes again. "
+    "Let\n"
+    "the receiver drop what it has seen: by source, lane and seq with idem_consume_seq() if it works in PostgreSQL, "
+    "or\n"
+    "by message_id. id is not in order of delivery: do not remember the highest.\n";
 
 constexpr const char* footer =
-    "Each line has id, topic, key, type, created_at, headers and payload; key, type and headers may be null.\n\n"
-    "SIGTERM and SIGINT end it after the batch in hand, a second one at once. Lost connections are made again.\n\n"
+    "Sinks:\n"
+    "  stdout://\n"
+    "  nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/STREAM][?subject=PREFIX&creds=FILE]\n"
+    "      or tls://...; STREAM (idem) is made if there is none; subjects are PREFIX.TOPIC, PREFIX is STREAM by "
+    "default\n\n"
+    "A JSON line has id, lane, seq, source, message_id, topic, key, type, created_at, headers and payload; key, type "
+    "and\n"
+    "headers may be null. The seq of a message that was given up comes with \"payload\":null,\"tombstone\":true.\n\n"
+    "Several processes may serve a consumer: a lane that one has in hand, the others leave alone.\n"
+    "SIGTERM and SIGINT end it after the batches in hand, a second one at once. Lost connections are made again.\n\n"
     "Exit status: 0 done, or told to stop; 1 the server refused something, or standard output is gone; 2 wrong usage;\n"
-    "3 no connection to the database.\n\n"
+    "3 no connection to the database, or with --once to the sink.\n\n"
     "Examples:\n"
     "  idem-relay --dsn 'dbname=shop' --consumer mail --topics orders,refunds | ./send-mail\n"
-    "  idem-relay --dsn postgresql://shop@db/shop --consumer audit --once >> audit.jsonl\n";
+    "  idem-relay --dsn postgresql://shop@db/shop --consumer audit --once >> audit.jsonl\n"
+    "  idem-relay --dsn 'dbname=shop' --consumer events --sink nats://broker/SHOP --metrics 127.0.0.1:9187\n";
 
 arguments parse(int argc, char** argv) {
     arguments given;
@@ -47,17 +59,23 @@ arguments parse(int argc, char** argv) {
     app.get_formatter()->column_width(28);
     app.set_help_flag("-h,--help", "Show this");
     app.set_version_flag("--version", "idem-relay " IDEM_VERSION, "Show the version");
-    app.add_option("--dsn", given.dsn, "Connection string or URI; for what it leaves out, PGHOST and so on")
+    app.add_option("--dsn", given.relay.dsn, "Connection string or URI; for what it leaves out, PGHOST and so on")
         ->type_name("CONNINFO");
-    app.add_option("--consumer", given.consumer, "Whose messages; idem_subscribe() or --topics makes it known")
+    app.add_option("--consumer", given.relay.consumer, "Whose messages; it is external, see idem_subscribe()")
         ->type_name("NAME")
         ->required();
-    app.add_option("--topics", given.topics, "If there is no such consumer yet, subscribe it to these, from now on")
+    app.add_option("--sink", given.sink, "Where to (stdout://), see below")->type_name("URL");
+    app.add_option("--topics", given.relay.topics,
+                   "If there is no such consumer yet, subscribe it to these, from now on")
         ->type_name("TOPIC,...");
-    app.add_option("--batch", given.batch, "How many messages at most to a transaction (100)")
+    app.add_option("--lanes", given.relay.lanes, "Give it so many lanes, if it has fewer; each has a connection")
+        ->type_name("N")
+        ->check(CLI::Range(1, 256).description(""));
+    app.add_option("--batch", given.relay.batch, "How many messages at most to a transaction (1000)")
         ->type_name("N")
         ->check(CLI::Range(1, 100'000).description(""));
-    app.add_flag("--once", given.once, "Write what there is, and end");
+    app.add_option("--metrics", given.metrics, "Serve Prometheus from there")->type_name("HOST:PORT");
+    app.add_flag("--once", given.relay.once, "Hand on what there is, and end");
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& wrong) {
@@ -66,29 +84,9 @@ arguments parse(int argc, char** argv) {
     return given;
 }
 
-std::string quoted(std::string_view text) { return nlohmann::json(text).dump(); }
-std::string quoted(const std::optional<std::string>& text) { return text ? quoted(std::string_view{*text}) : "null"; }
+idem::relay::relay* to_stop = nullptr;
 
-// Payload and headers go as they come, numbers digit by digit.
-std::string line(const idem::message& m) {
-    return R"({"id":)" + std::to_string(m.id) + R"(,"topic":)" + quoted(std::string_view{m.topic}) + R"(,"key":)" +
-           quoted(m.key) + R"(,"type":)" + quoted(m.type) + R"(,"created_at":")" + m.created_at + R"(","headers":)" +
-           m.headers.value_or("null") + R"(,"payload":)" + m.payload + "}\n";
-}
-
-void write_out(std::string_view text) {
-    while (!text.empty()) {
-        const auto written = write(STDOUT_FILENO, text.data(), text.size());
-        if (written >= 0)
-            text.remove_prefix(static_cast<std::size_t>(written));
-        else if (errno != EINTR)
-            throw std::system_error{errno, std::generic_category(), "standard output"};
-    }
-}
-
-idem::consumer* to_stop = nullptr;
-
-void stop_on_signals(idem::consumer& relay) {
+void stop_on_signals(idem::relay::relay& relay) {
     to_stop = &relay;
     struct sigaction action {};
     action.sa_handler = [](int) { to_stop->stop(); };
@@ -97,50 +95,54 @@ void stop_on_signals(idem::consumer& relay) {
     sigaction(SIGINT, &action, nullptr);
 }
 
-void relay(const arguments& given) {
-    // Else the connection to the server would get its number.
-    if (fcntl(STDOUT_FILENO, F_GETFD) < 0) throw std::system_error{errno, std::generic_category(), "standard output"};
-    setenv("PGCLIENTENCODING", "UTF8", 1); // as JSON is
-    idem::client client{given.dsn};
-    if (!given.topics.empty())
-        idem::transaction{client.connection(), std::chrono::seconds{10}}.exec(
-            "SELECT idem_subscribe($1, string_to_array($2, ','))", {given.consumer, given.topics});
+std::unique_ptr<idem::relay::metrics> metrics_for(const arguments& given) {
+    if (given.metrics.empty()) return std::make_unique<idem::relay::metrics>();
+#ifdef IDEM_RELAY_METRICS
+    return idem::relay::serve_metrics(given.metrics, given.relay.consumer);
+#else
+    throw idem::relay::bad_address{"idem-relay was built without prometheus-cpp"};
+#endif
+}
 
-    std::string complaint; // the last one
-    const auto on_retry = [&](const std::exception& failure) {
-        const auto* const refused = dynamic_cast<const idem::error*>(&failure);
-        if (given.once && refused != nullptr && refused->sqlstate() == idem::sqlstate::cannot_connect) throw *refused;
-        if (complaint != failure.what()) std::cerr << "idem-relay: " << failure.what() << "; trying again\n";
-        complaint = failure.what();
-    };
-    const auto write_batch = [&](idem::transaction&, std::span<const idem::message> batch) {
-        std::string lines;
-        for (const idem::message& each : batch) lines += line(each);
-        write_out(lines);
-        complaint.clear();
-    };
-    // A reader may pause for long.
-    idem::consumer consumer{client,
-                            given.consumer,
-                            write_batch,
-                            {.batch = given.batch, .idle_timeout = std::chrono::minutes{5}, .on_retry = on_retry}};
-    stop_on_signals(consumer);
-    if (given.once)
-        consumer.drain();
-    else
-        consumer.run();
+// What no time will mend.
+void check_conninfo(const std::string& text) {
+    char* why = nullptr;
+    PQconninfoOption* const parsed = PQconninfoParse(text.c_str(), &why);
+    const std::string what = why != nullptr ? why : "";
+    PQconninfoFree(parsed);
+    PQfreemem(why);
+    if (!what.empty()) throw idem::error{"--dsn: " + what, idem::sqlstate::cannot_connect};
+}
+
+void run(const arguments& given) {
+    check_conninfo(given.relay.dsn);
+    setenv("PGCLIENTENCODING", "UTF8", 1); // as JSON is
+    setenv("PGTZ", "UTC", 1);
+    const idem::relay::sinks sinks = idem::relay::open_sinks(given.sink, given.relay.consumer);
+    const auto metrics = metrics_for(given);
+    idem::relay::relay relay{given.relay, sinks, *metrics};
+    stop_on_signals(relay);
+    relay.run();
+}
+
+status complain(const std::string& what, status as) {
+    std::cerr << "idem-relay: " << what << '\n';
+    return as;
 }
 
 } // namespace
 
 int main(int argc, char** argv) try {
-    relay(parse(argc, argv));
+    run(parse(argc, argv));
     return done;
+} catch (const idem::relay::bad_url& wrong) {
+    return complain(std::string{"--sink: "} + wrong.what(), misused);
+} catch (const idem::relay::bad_address& wrong) {
+    return complain(std::string{"--metrics: "} + wrong.what(), misused);
+} catch (const idem::relay::away& gone) {
+    return complain(gone.what(), disconnected);
 } catch (const idem::error& refused) {
-    std::cerr << "idem-relay: " << refused.what() << '\n';
-    if (refused.sqlstate() == "42704") std::cerr << "--topics makes a consumer known.\n";
-    return refused.sqlstate() == idem::sqlstate::cannot_connect ? disconnected : failed;
+    return complain(refused.what(), refused.sqlstate() == idem::sqlstate::cannot_connect ? disconnected : failed);
 } catch (const std::exception& failure) {
-    std::cerr << "idem-relay: " << failure.what() << '\n';
-    return failed;
+    return complain(failure.what(), failed);
 }

@@ -2,17 +2,17 @@
 
 #include <idem/detail/messages.hpp>
 
+#include "fetch.hpp"
 #include "wire.hpp"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <memory>
 #include <random>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 namespace idem {
@@ -24,67 +24,22 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds shortest_pause{5}, longest_pause{1000};
 constexpr milliseconds aftermath{1000}; // in which a server finds out that a connection was cut
-constexpr std::string_view query_canceled = "57014";
+constexpr milliseconds glance{100};     // at a lane that another transaction has
+constexpr std::string_view query_canceled = "57014", not_in_repertoire = "22021", untranslatable = "22P05";
 
-// The columns of fetch_sql.
-enum column { batch_column, id, topic, key, type, payload, headers, created_at, attempt };
-
-std::vector<message> read(const result& rows) {
-    std::vector<message> batch;
-    batch.reserve(static_cast<std::size_t>(rows.rows()));
-    for (int row = 0; row < rows.rows(); ++row) {
-        const auto text = [&](column c) { return std::string{rows.text(row, c)}; };
-        const auto if_any = [&](column c) { return rows.is_null(row, c) ? std::nullopt : std::optional{text(c)}; };
-        batch.push_back({.id = detail::parse_number(rows.text(row, id)),
-                         .topic = text(topic),
-                         .key = if_any(key),
-                         .type = if_any(type),
-                         .payload = text(payload),
-                         .headers = if_any(headers),
-                         .created_at = text(created_at),
-                         .attempt = static_cast<int>(detail::parse_number(rows.text(row, attempt)))});
-    }
-    return batch;
+// After `size` messages of the lane failed together, at one of them if that is known.
+detail::search search_after(std::int64_t lane, std::size_t size, std::optional<std::size_t> at) {
+    const bool known = at && *at < size;
+    const std::size_t good = known ? *at : size / 2; // perhaps
+    return {.lane = lane, .among = known ? good + 1 : size, .next = std::max<std::size_t>(good, 1)};
 }
 
-// Ends what the server is doing for this connection.
-void cancel(PGconn* connection) {
-    struct free {
-        void operator()(PGcancel* handle) const noexcept { PQfreeCancel(handle); }
-    };
-    const std::unique_ptr<PGcancel, free> handle{PQgetCancel(connection)};
-    std::array<char, 256> why{};
-    PQcancel(handle.get(), why.data(), why.size());
-}
-
-// As detail::ask, for a statement that takes its time; a bell that becomes readable cancels it.
-detail::reply ask(PGconn* connection, const std::string& sql, milliseconds time, milliseconds patience, int bell) {
-    clock::time_point until = clock::now() + time + patience;
-    if (PQsendQuery(connection, sql.c_str()) == 0) return {};
-    std::array<pollfd, 2> either{pollfd{PQsocket(connection), POLLIN, 0}, pollfd{bell, POLLIN, 0}};
-    while (PQisBusy(connection) != 0) {
-        const auto left = std::chrono::ceil<milliseconds>(until - clock::now()).count();
-        if (left <= 0) break;
-        if (poll(either.data(), either.size(), static_cast<int>(std::min<milliseconds::rep>(left, 60'000))) < 0)
-            continue; // EINTR
-        if (either[1].revents != 0) {
-            cancel(connection);
-            until = clock::now() + patience;
-            break;
-        }
-        if (either[0].revents != 0 && PQconsumeInput(connection) == 0) break;
-    }
-    return detail::collect(connection, std::chrono::ceil<milliseconds>(until - clock::now()));
-}
-
-std::string fetch_sql(PGconn* connection, std::string_view consumer, milliseconds wait,
-                      const consumer_options& options) {
-    std::string sql = "BEGIN ISOLATION LEVEL READ COMMITTED; ";
-    if (options.idle_timeout.count() > 0)
-        sql += "SET LOCAL idle_in_transaction_session_timeout = " + std::to_string(options.idle_timeout.count()) + "; ";
-    sql += "SELECT batch, id, topic, key, type, payload, headers, to_json(created_at) #>> '{}', attempt ";
-    sql += "FROM idem_fetch(" + detail::quote(connection, consumer) + "," + std::to_string(options.batch);
-    return sql + ",'" + std::to_string(wait.count()) + " ms')";
+// Leaves what every database can store; false if it was no more than that.
+bool reduce_to_ascii(std::string& text) {
+    const auto foreign = [](char c) { return static_cast<unsigned char>(c) > 127; };
+    if (std::none_of(text.begin(), text.end(), foreign)) return false;
+    std::replace_if(text.begin(), text.end(), foreign, '?');
+    return true;
 }
 
 // After a failure, when the transaction has been ended: is it worth another try?
@@ -127,19 +82,35 @@ void consumer::loop(bool until_empty) {
     if (client_.connected() && PQtransactionStatus(client_.connection()) != PQTRANS_IDLE)
         throw error{"a consumer begins its own transactions, but the connection is busy or in one already", "25001"};
     milliseconds pause = shortest_pause;
+    clock::time_point empty_since{};
+    nothing_ = 0;
     while (!stopped()) {
         try {
             if (!client_.connected()) client_.reconnect(options_.response_timeout);
-            const milliseconds wait = !until_empty ? options_.wait : suspect_ ? aftermath : milliseconds{0};
-            const bool worked = work_on_next_batch(wait);
+            const bool any = work_on_next_batch(until_empty);
             suspect_ = false;
             pause = shortest_pause;
-            if (until_empty && !worked) return;
+            if (any) {
+                nothing_ = 0;
+            } else if (++nothing_ == 1) {
+                empty_since = clock::now();
+            } else {
+                search_.reset(); // another has the lane now
+                const bool overdue =
+                    options_.idle_timeout.count() > 0 && clock::now() - empty_since > options_.idle_timeout;
+                if (until_empty && (!unsettled_ || overdue)) return;
+                nothing_ = 2;
+            }
         } catch (const std::exception& failure) {
             const auto sqlstate = work_.sqlstate_of_current();
+            const bool lost = !client_.connected();
             end_transaction();
-            if (!again_after(sqlstate, client_.connected())) throw;
+            if (!lost && !again_after(sqlstate, client_.connected())) {
+                if (blame_a_message(failure, sqlstate)) continue;
+                throw;
+            }
             suspect_ = suspect_ || !client_.connected();
+            nothing_ = 0;
             if (options_.on_retry) options_.on_retry(failure);
             std::random_device random;
             static_cast<void>(
@@ -153,14 +124,24 @@ void consumer::loop(bool until_empty) {
 }
 
 // One transaction. False if there was nothing to work on.
-bool consumer::work_on_next_batch(milliseconds wait) {
+bool consumer::work_on_next_batch(bool until_empty) {
     PGconn* const connection = client_.connection();
-    const detail::reply fetched =
-        ask(connection, fetch_sql(connection, name_, wait, options_), wait, options_.response_timeout, bell_[0]);
+    batch_.clear();
+    detail::fetch_options options{.max_messages = search_ ? static_cast<int>(search_->next) : options_.batch,
+                                  .idle_timeout = options_.idle_timeout,
+                                  .lane = search_ ? search_->lane : options_.lane,
+                                  .last_look = until_empty && nothing_ > 0};
+    if (until_empty)
+        options.wait = suspect_ ? aftermath : held_ ? glance : milliseconds{0};
+    else if (!search_)
+        options.wait = options_.wait;
     try {
-        fetched.check(connection);
+        detail::fetched got = detail::fetch(connection, name_, options, options_.response_timeout, bell_[0]);
+        held_ = got.held;
+        unsettled_ = got.held || got.wrote;
+        batch_ = std::move(got.messages);
     } catch (const error& refused) {
-        if (wait.count() == 0 || refused.sqlstate() != query_canceled) throw;
+        if (options.wait.count() == 0 || refused.sqlstate() != query_canceled) throw;
         end_transaction(); // our stop(), a statement_timeout, or a DBA: the wait is over
         return false;
     }
@@ -168,15 +149,42 @@ bool consumer::work_on_next_batch(milliseconds wait) {
         end_transaction();
         return false;
     }
-    const result& rows = fetched.results.back();
+    const std::size_t size = batch_.size();
     std::string finish = "COMMIT"; // even of nothing: how far the fetch has looked in vain
-    if (rows.rows() > 0) {
-        work_.body(client_, options_.response_timeout, read(rows));
-        finish = "SELECT idem_ack(" + detail::quote(connection, name_) + "," + std::string{rows.text(0, batch_column)} +
-                 "); COMMIT";
+    if (size > 0) {
+        const std::string name = detail::quote(connection, name_);
+        finish = "SELECT idem_ack(" + name + "," + std::to_string(batch_.front().batch) + "); COMMIT";
+        if (size == 1 && search_ && search_->bad == batch_.front().id) {
+            const message bad = std::move(std::exchange(batch_, {}).front());
+            finish = detail::nack_sql(name, bad, detail::quote(connection, search_->why), {}) + "; " + finish;
+        } else {
+            at_.reset();
+            work_.body(client_, options_.response_timeout, batch_, at_);
+            at_.reset(); // a COMMIT that fails does not say of which
+        }
     }
     detail::ask(connection, finish, options_.response_timeout).check(connection);
-    return rows.rows() > 0;
+    if (search_ && size < search_->among)
+        search_->among -= size, search_->next = std::max<std::size_t>(search_->among / 2, 1);
+    else if (search_)
+        search_.reset();
+    return size > 0;
+}
+
+// Was it one of the batch in hand? Then it will be alone soon, or is, and will be parked.
+bool consumer::blame_a_message(const std::exception& failure, const std::optional<std::string>& sqlstate) {
+    if (batch_.empty()) // unless the last one's text cannot be stored
+        return search_ && search_->bad && (sqlstate == not_in_repertoire || sqlstate == untranslatable) &&
+               reduce_to_ascii(search_->why);
+    search_ = search_after(batch_.front().lane, batch_.size(), at_);
+    if (batch_.size() > 1) {
+        if (options_.on_retry) options_.on_retry(failure);
+        return true;
+    }
+    if (options_.on_failure) options_.on_failure(batch_.front(), failure);
+    search_->bad = batch_.front().id;
+    search_->why = failure.what();
+    return true;
 }
 
 bool consumer::stopped_within(milliseconds patience) const {

@@ -1,7 +1,7 @@
 // What happens to the server as a whole: it stops, it crashes, its standby is away. On a private server of its own.
+#include "server.hpp"
 #include "support.hpp"
 
-#include <cstdlib>
 #include <thread>
 
 namespace {
@@ -9,49 +9,17 @@ namespace {
 using idem::run_status;
 using namespace std::chrono_literals;
 
-class server {
-public:
-    server() {
-        command("destroy");
-        command("start");
-    }
-    ~server() { static_cast<void>(std::system(line("destroy").c_str())); }
-    server(const server&) = delete;
-    server& operator=(const server&) = delete;
-
-    static void command(const std::string& verb) {
-        if (std::system(line(verb).c_str()) != 0) throw std::runtime_error{"scripts/server " + verb + " failed"};
-    }
-
-    // Where it is, as conninfo.
-    static std::string conninfo() {
-        FILE* const shell = popen(("eval \"$(" + line("env") +
-                                   ")\"; echo \"host='$PGHOST' port=$PGPORT password=$PGPASSWORD dbname=$PGDATABASE\"")
-                                      .c_str(),
-                                  "r");
-        std::string text(1000, '\0');
-        text.resize(fread(text.data(), 1, text.size(), shell));
-        pclose(shell);
-        return text;
-    }
-
-private:
-    static std::string line(const std::string& verb) {
-        return "'" IDEM_SOURCE_DIR "/scripts/server' " + verb + " sdk-faults";
-    }
-};
-
 template <typename Way>
 class server_faults : public testing::Test {
 protected:
     static void SetUpTestSuite() {
-        own = std::make_unique<server>();
-        test::session{server::conninfo()}.exec("CREATE EXTENSION idem; CREATE TABLE effects (key text)");
+        own = std::make_unique<test::server>("sdk-faults");
+        test::session{own->conninfo()}.exec("CREATE EXTENSION idem; CREATE TABLE effects (key text)");
     }
     static void TearDownTestSuite() { own.reset(); }
 
-    static inline std::unique_ptr<server> own;
-    const std::string conninfo = server::conninfo();
+    static inline std::unique_ptr<test::server> own;
+    const std::string conninfo = own->conninfo();
     const std::string key = test::fresh_key("fault");
 };
 TYPED_TEST_SUITE(server_faults, test::both, );
@@ -67,8 +35,8 @@ TYPED_TEST(server_faults, a_restart_or_a_crash_in_the_middle_of_a_run) {
                                        [&](auto& tx) {
                                            tx.exec("INSERT INTO effects VALUES ('" + at + "')");
                                            if (++calls == 1) {
-                                               server::command(how);
-                                               server::command("start");
+                                               this->own->command(how);
+                                               this->own->command("start");
                                            }
                                            tx.exec("SELECT 1");
                                            return std::string{"1"};
@@ -83,13 +51,13 @@ TYPED_TEST(server_faults, a_restart_or_a_crash_in_the_middle_of_a_run) {
 
 TYPED_TEST(server_faults, a_server_that_is_away_until_the_deadline) {
     typename TypeParam::client client{this->conninfo};
-    server::command("stop");
+    this->own->command("stop");
     EXPECT_EQ(test::thrown([&] {
                   (void)idem::run(client, this->key, idem::unchecked, [](auto&) { return std::string{"1"}; },
                                   {.deadline = 50ms});
               }),
               idem::sqlstate::cannot_connect);
-    server::command("start");
+    this->own->command("start");
     EXPECT_EQ(idem::run(client, this->key, idem::unchecked, [](auto&) { return std::string{"1"}; }).status(),
               run_status::executed);
 }

@@ -38,6 +38,7 @@ inline constexpr std::string_view transition_refused = "ID012";   // a state mac
 inline constexpr std::string_view not_completed = "ID013";        // confirm of a key that is not completed
 inline constexpr std::string_view key_cancelled = "ID014";        // confirm of a key that is cancelled
 inline constexpr std::string_view handler_not_callable = "ID015"; // a compensation is gone, or may not be called
+inline constexpr std::string_view not_in_batch = "ID016";         // nack of a message not in the batch, or nacked
 
 // Standard codes that the SDK itself raises or acts on.
 inline constexpr std::string_view serialization_failure = "40001"; // run and consumer try again
@@ -47,4 +48,12 @@ inline constexpr std::string_view connection_lost = "08006";       // lost or si
 inline constexpr std::string_view in_doubt = "08007";              // lost during COMMIT, and no answer by the deadline
 
 } // namespace sqlstate
+
+// For callbacks to throw, when what they need is away for a while (a broker, say) and no message is to blame: run and
+// consumer roll back and try again, as after 40001. A consumer does so for ever, with pauses of up to a second.
+class try_again : public error {
+public:
+    explicit try_again(const std::string& why) : error{why, sqlstate::serialization_failure} {}
+};
+
 } // namespace idem

@@ -7,6 +7,8 @@
 #include <idem/consume.hpp>
 #include <idem/consumer.hpp>
 #include <idem/errors.hpp>
+#include <idem/message.hpp>
+#include <idem/nack.hpp>
 #include <idem/publish.hpp>
 #include <idem/result.hpp>
 #include <idem/run.hpp>

@@ -20,6 +20,7 @@
 #include <idem/detail/messages.hpp>
 #include <idem/detail/sql.hpp>
 #include <idem/detail/transition.hpp>
+#include <idem/nack.hpp>
 #include <idem/run.hpp>
 
 #include <pqxx/pqxx>
@@ -33,6 +34,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace idem {
 
@@ -192,6 +194,15 @@ inline std::int64_t publish(pqxx::transaction_base& tx, std::string_view topic, 
                                                 std::int64_t seq) {
     const pqxx::result answer = tx.exec(detail::consume_seq_sql(detail::pqxx_quote(tx)(source), lane, seq));
     return detail::parse_consume_status(answer[0][0].as<std::string>());
+}
+
+// As over libpq, see <idem/nack.hpp>.
+[[nodiscard]] inline std::vector<std::int64_t> nack(pqxx::transaction_base& tx, std::string_view consumer,
+                                                    const message& bad, std::string_view error,
+                                                    std::optional<std::chrono::milliseconds> retry_in = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result answer = tx.exec(detail::nack_sql(quote(consumer), bad, quote(error), retry_in));
+    return detail::parse_numbers(answer[0][0].as<std::string>());
 }
 
 // What run and consumer need to hand out libpqxx transactions: a connection of its own, that it can replace and give up

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <idem/consume.hpp>
+#include <idem/message.hpp>
 #include <idem/publish.hpp>
 
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace idem::detail {
 
@@ -16,7 +20,11 @@ std::string publish_sql(std::string_view topic, std::string_view payload, std::s
 std::string consume_sql(std::string_view source, std::string_view message_id);
 std::string consume_seq_sql(std::string_view source, std::int64_t lane, std::int64_t seq);
 
+std::string nack_sql(std::string_view consumer, const message&, std::string_view error,
+                     std::optional<std::chrono::milliseconds> retry_in);
+
 std::int64_t parse_number(std::string_view);
+std::vector<std::int64_t> parse_numbers(std::string_view array); // bigint[]
 consume_status parse_consume_status(std::string_view);
 
 } // namespace idem::detail

@@ -1,0 +1,39 @@
+#include <idem/nack.hpp>
+
+#include <idem/detail/messages.hpp>
+#include <idem/detail/sql.hpp>
+
+#include "wire.hpp"
+
+namespace idem {
+
+std::vector<std::int64_t> nack(transaction& tx, std::string_view consumer, const message& bad, std::string_view error,
+                               std::optional<std::chrono::milliseconds> retry_in) {
+    const auto quote = [&tx](std::string_view text) { return detail::quote(tx.connection(), text); };
+    return detail::parse_numbers(tx.exec(detail::nack_sql(quote(consumer), bad, quote(error), retry_in)).text(0, 0));
+}
+
+std::vector<std::int64_t> nack(PGconn* connection, std::string_view consumer, const message& bad,
+                               std::string_view error, std::optional<std::chrono::milliseconds> retry_in) {
+    transaction tx{connection, detail::forever};
+    return nack(tx, consumer, bad, error, retry_in);
+}
+
+namespace detail {
+
+std::string nack_sql(std::string_view consumer, const message& bad, std::string_view error,
+                     std::optional<std::chrono::milliseconds> retry_in) {
+    return call_sql("SELECT idem_nack",
+                    {consumer, std::to_string(bad.batch), std::to_string(bad.id), error, interval_sql(retry_in)});
+}
+
+std::vector<std::int64_t> parse_numbers(std::string_view array) {
+    std::vector<std::int64_t> numbers;
+    if (array.empty()) return numbers;
+    for (array.remove_prefix(1); array.size() > 1; array.remove_prefix(array.find_first_of(",}") + 1))
+        numbers.push_back(parse_number(array));
+    return numbers;
+}
+
+} // namespace detail
+} // namespace idem
