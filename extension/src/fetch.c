@@ -310,6 +310,22 @@ retry(Fetch *fetch, Parked *due, int ndue, int max)
 /* ---------------- internal consumers: the outbox ---------------- */
 
 /*
+ * A message that was lost with its client, alone, is tried again later: that
+ * can have been chance, and the next client should not meet it first.
+ */
+static void
+park_lost(Fetch *fetch, TupleTableSlot *message, int failures)
+{
+	bool		give_up = failures >= idem_max_attempts;
+
+	parked_add(fetch->consumer, message, give_up ? PARKED_DEAD : PARKED_RETRY, failures,
+			   give_up ? DT_NOEND : parked_backoff(failures, GetCurrentTimestamp()),
+			   lost_error());
+	attempts_forget(fetch->consumer, fetch->lane, fetch->position.n - 1,
+					DatumGetInt64(message->tts_values[OUTBOX_ID - 1]));
+}
+
+/*
  * Deliver from the window from position.low to position.high, after last_id.
  * *parked tells if messages had to be parked on the way.
  */
@@ -333,13 +349,18 @@ deliver(Fetch *fetch, const Blocked *blocked, int max, bool *parked)
 		id = DatumGetInt64(slot_getattr(message, OUTBOX_ID, &isnull));
 		if (fetch->attempts.marks != NIL)
 			failures = attempts_of(&fetch->attempts, position->n, id);
-		if (failures >= idem_max_attempts && attempts_alone(&fetch->attempts, id))
+		if (failures > 0 && attempts_alone(&fetch->attempts, id))
 		{
-			parked_add(fetch->consumer, message, PARKED_DEAD, failures, DT_NOEND, lost_error());
-			attempts_forget(fetch->consumer, fetch->lane, position->n - 1, id);
-			passed++;
+			/* from here on its key is blocked */
+			if (fetch->count == 0)
+			{
+				park_lost(fetch, message, failures);
+				position->last_id = id;
+				passed++;
+			}
+			break;
 		}
-		else if (is_blocked(fetch, blocked, message))
+		if (is_blocked(fetch, blocked, message))
 		{
 			parked_add(fetch->consumer, message, PARKED_WAITING, 0, DT_NOEND, NULL);
 			passed++;
