@@ -14,6 +14,9 @@ namespace intake {
 
 class database {
 public:
+    explicit database(const std::string& where = "")
+        : client_{where + " options='-c client_min_messages=warning' application_name=intake"} {}
+
     idem::result exec(const std::string& sql, std::initializer_list<std::optional<std::string_view>> parameters = {}) {
         return idem::transaction{client_.connection(), std::chrono::seconds{60}}.exec(sql, parameters);
     }
@@ -41,7 +44,7 @@ public:
     }
 
 private:
-    idem::client client_{"options='-c client_min_messages=warning' application_name=intake"};
+    idem::client client_;
 };
 
 } // namespace intake

@@ -1,22 +1,26 @@
 // A week of real orders, each delivered several times by eight workers over connections that die, also in mid-commit:
 // first to a service without idem, then to the same service with it, whose messages a consumer makes into a table while
-// its process is killed all the time. With it, orders are also paid, and a tenth of them is cancelled. Where the server
-// is, libpq's environment says.
-#include "consumer.hpp"
+// its process is killed all the time; and so does one in another database, which they reach through a broker. With it,
+// orders are also paid, and a tenth of them is cancelled. Where the server is, libpq's environment says.
+#include "broker.hpp"
 #include "database.hpp"
+#include "killed.hpp"
 #include "progress.hpp"
 #include "rehearsal.hpp"
 
 #include <charconv>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <exception>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <optional>
 #include <random>
 #include <stdexcept>
 #include <string_view>
+#include <thread>
 
 namespace intake {
 namespace {
@@ -37,10 +41,18 @@ struct cancellations {
     std::string captured, refunded, kept, live_pounds, less_credit_notes;
 };
 
-// What the consumer was put through, and what it has made of the messages.
+// What a consumer has made of the messages.
 struct sales {
-    std::size_t published = 0, kills = 0, taken_up_again = 0, days = 0, wrong = 0;
-    std::string pounds;
+    std::size_t days = 0, wrong = 0;
+    std::string pounds{};
+};
+
+// What the consumers were put through, and came to.
+struct consumed {
+    std::size_t published = 0, taken_up_again = 0, kills = 0;
+    sales here{};
+    struct broker::kills on_the_way {};
+    std::optional<sales> there{}; // through the broker, if there is one
 };
 
 struct half { // of the comparison
@@ -77,14 +89,21 @@ cancellations check_cancellations(database& db, const std::vector<told>& all) {
     return {n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7), pounds(8), pounds(9), pounds(10), pounds(11), pounds(12)};
 }
 
-sales check_sales(database& db, std::size_t kills) {
-    const auto messages = db.exec("SELECT count(*), nextval('demo_with_idem.taken_up') - 1 - count(*) FROM "
-                                  "public.idem_outbox WHERE topic = 'sales' AND created_at > "
-                                  "(SELECT since FROM public.idem_subscriptions WHERE consumer = 'daily_sales')");
-    db.exec("SET search_path = demo_with_idem, demo_expected");
+sales check_sales(database& db, const std::string& schema) {
+    db.exec("SET search_path = " + schema + ", demo_expected");
     const auto r = db.exec(read(DEMO_DIR "/sales.sql"));
-    return {number(messages.text(0, 0)), kills, number(messages.text(0, 1)), number(r.text(0, 0)), number(r.text(0, 1)),
-            std::string{r.text(0, 2)}};
+    return {number(r.text(0, 0)), number(r.text(0, 1)), std::string{r.text(0, 2)}};
+}
+
+// Lets the consumer in the database catch up and end.
+void finish(killed& daily, database& db) {
+    daily.spare();
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds{30};
+    while (db.value("SELECT depth + parked FROM public.idem_consumers WHERE consumer = 'daily_sales'") != "0") {
+        if (std::chrono::steady_clock::now() > until) throw std::runtime_error("the consumer does not catch up");
+        std::this_thread::sleep_for(std::chrono::milliseconds{20});
+    }
+    daily.finish();
 }
 
 void make_schema(database& db, const std::string& name) {
@@ -161,15 +180,29 @@ void print_cancellations(const cancellations& got, const expectation& expected, 
     std::puts("");
 }
 
-void print_sales(const sales& got, const expectation& expected) {
+void print_sales(const consumed& got, const expectation& expected) {
     print_row("", "daily sales");
     print_row("", "-----------");
     print_row("messages published", got.published);
     print_row("consumer killed (-9), restarted", got.kills);
     print_row("messages taken up again", got.taken_up_again);
-    print_row("days", got.days);
-    print_row("days unlike the file", got.wrong);
-    print_row("pounds in the consumer's table", got.pounds);
+    print_row("days", got.here.days);
+    print_row("days unlike the file", got.here.wrong);
+    print_row("pounds in the consumer's table", got.here.pounds);
+    print_row("pounds expected", expected.pounds_standing);
+    std::puts("");
+    if (!got.there) {
+        std::puts("There is no nats-server here: no broker, and no other database.\n");
+        return;
+    }
+    print_row("", "through NATS");
+    print_row("", "------------");
+    print_row("relay killed (-9), restarted", got.on_the_way.relay);
+    print_row("nats-server killed (-9), restarted", got.on_the_way.server);
+    print_row("receiver killed (-9), restarted", got.on_the_way.receiver);
+    print_row("days in the other database", got.there->days);
+    print_row("days unlike the file", got.there->wrong);
+    print_row("pounds in the other database", got.there->pounds);
     print_row("pounds expected", expected.pounds_standing);
     std::puts("");
 }
@@ -192,7 +225,7 @@ int main(const std::string& data, std::uint64_t seed) {
     }
     db.exec("SELECT idem_attach('demo_with_idem.orders', 'state', 'order')");
     // Messages outlive it too: the consumer starts with those to come.
-    db.exec("SELECT public.idem_unsubscribe(consumer) FROM public.idem_consumers WHERE consumer = 'daily_sales'; "
+    db.exec("SELECT public.idem_unsubscribe(consumer) FROM public.idem_subscriptions WHERE consumer = 'daily_sales'; "
             "SELECT public.idem_subscribe('daily_sales', ARRAY['sales'])");
     // Keys outlive this run, the tables above do not: a scope of its own for each.
     const shop safe_shop{db.value("SELECT 'intake ' || clock_timestamp()")};
@@ -207,9 +240,11 @@ int main(const std::string& data, std::uint64_t seed) {
     half naive, safe;
     naive.run = rehearse("without idem", "demo_without_idem", plain,
                          [](auto& client, auto&, auto& r, auto& seen) { return without_idem(client, r, seen); });
-    sales sold;
+    consumed sold;
     if (!interrupted) {
-        consumer daily{seed};
+        std::optional<broker> way;
+        if (broker::is_here()) way.emplace(db, seed);
+        killed daily{{beside("sales")}, std::chrono::milliseconds{70}, seed};
         safe.run = rehearse("with idem", "demo_with_idem", load,
                             [&](auto& client, auto& d, auto& r, auto& seen) -> std::optional<std::string> {
                                 switch (d.what) {
@@ -220,8 +255,21 @@ int main(const std::string& data, std::uint64_t seed) {
                                 }
                                 return {};
                             });
-        if (!interrupted) daily.finish(db);
-        sold = check_sales(db, daily.kills());
+        if (!interrupted) {
+            finish(daily, db);
+            sold.kills = daily.kills();
+            const auto messages = db.exec("SELECT count(*), nextval('demo_with_idem.taken_up') - 1 - count(*) FROM "
+                                          "public.idem_outbox WHERE topic = 'sales' AND created_at > "
+                                          "(SELECT since FROM public.idem_subscriptions WHERE consumer = 'daily_sales')");
+            sold.published = number(messages.text(0, 0));
+            sold.taken_up_again = number(messages.text(0, 1));
+            sold.here = check_sales(db, "demo_with_idem");
+            if (way) {
+                way->finish(db);
+                sold.on_the_way = way->kills();
+                sold.there = check_sales(db, "demo_reported");
+            }
+        }
     }
     if (interrupted) {
         std::puts("\nstopped");
@@ -245,7 +293,8 @@ int main(const std::string& data, std::uint64_t seed) {
                           safe.run.misled == 0 && safe.run.differing == 0 && seen.paid == expected.paid;
     const bool cancelled = undone.wrong == 0 && undone.kept == undone.live_pounds &&
                            seen.cancellations.size() == load.count(errand::cancel);
-    const bool consumed = sold.published == got.orders + got.credit_notes + undone.cancelled && sold.wrong == 0;
+    const bool consumed = sold.published == got.orders + got.credit_notes + undone.cancelled &&
+                          sold.here.wrong == 0 && (!sold.there || sold.there->wrong == 0);
     const bool exact = booked && answered && cancelled && consumed && findings == 0;
     std::printf("%sexactly once: %zu orders, %zu credit notes, %zu cancellations, %zu deliveries, %zu duplicates, "
                 "%zu lost\n",
