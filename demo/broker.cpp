@@ -96,7 +96,6 @@ void broker::finish(database& db) {
     }
     relay_->finish();
     receiver_->finish();
-    server_->finish();
 
     db.exec("DROP SCHEMA IF EXISTS demo_reported CASCADE; CREATE SCHEMA demo_reported; "
             "CREATE TABLE demo_reported.daily_sales (LIKE demo_with_idem.daily_sales)");

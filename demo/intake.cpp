@@ -244,7 +244,7 @@ int main(const std::string& data, std::uint64_t seed) {
     if (!interrupted) {
         std::optional<broker> way;
         if (broker::is_here()) way.emplace(db, seed);
-        killed daily{{beside("sales")}, std::chrono::milliseconds{70}, seed};
+        killed daily{{beside("sales")}, std::chrono::milliseconds{150}, seed};
         safe.run = rehearse("with idem", "demo_with_idem", load,
                             [&](auto& client, auto& d, auto& r, auto& seen) -> std::optional<std::string> {
                                 switch (d.what) {
