@@ -8,14 +8,14 @@ BEGIN
 END $$;
 
 -- The consumer back to the first message, with so many lanes; so many keys wait for their first one.
-CREATE FUNCTION rewind(lanes int, parked int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION rewind(lanes int, parked int, external boolean = false) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     first record;
 BEGIN
     IF EXISTS (SELECT FROM idem_subscriptions WHERE consumer = 'one') THEN
         PERFORM idem_unsubscribe('one');
     END IF;
-    PERFORM idem_subscribe('one', lanes => lanes, start => 'earliest');
+    PERFORM idem_subscribe('one', lanes => lanes, start => 'earliest', external => external);
     IF parked > 0 THEN
         FOR first IN SELECT batch, id FROM idem_fetch('one', parked) LOOP
             PERFORM idem_nack('one', first.batch, first.id, 'not today', '1 day');

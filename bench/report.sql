@@ -49,6 +49,9 @@ FROM (VALUES
 ) AS f (nr, figure, work, metric, most)
 JOIN median AS m USING (work, metric)
 UNION ALL
+SELECT 20, 'idem-relay to a stream of NATS, messages/s', m.median, 20000, NULL, m.median >= 20000
+FROM median AS m WHERE (m.work, m.contestant, m.metric) = ('relay', 'relay_1', 'tps')
+UNION ALL
 SELECT 17, 'what the guard itself costs: idem / PL/pgSQL', c.ratio, NULL, 0.25, c.ratio <= 0.25
 FROM (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY (i.value - p.value) / nullif(l.value - p.value, 0)) AS ratio
       FROM sample AS i JOIN sample AS p USING (work, metric, round) JOIN sample AS l USING (work, metric, round)

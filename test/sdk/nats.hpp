@@ -52,6 +52,8 @@ public:
         const std::string log = directory_ / "log";
         pid_ = fork();
         if (pid_ == 0) {
+            const char* const path = std::getenv("PATH");
+            setenv("PATH", ((path != nullptr ? path : "/usr/bin") + std::string{":/usr/sbin"}).c_str(), 1);
             execlp("nats-server", "nats-server", "-c", conf.c_str(), "-l", log.c_str(), nullptr);
             _exit(127);
         }

@@ -20,6 +20,7 @@ public:
         dup2(log, STDOUT_FILENO);
         dup2(log, STDERR_FILENO);
         std::vector<char*> words;
+        words.reserve(command.size() + 1);
         for (const std::string& each : command) words.push_back(const_cast<char*>(each.c_str()));
         words.push_back(nullptr);
         execvp(words[0], words.data());

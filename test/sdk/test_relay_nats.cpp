@@ -280,6 +280,27 @@ TEST_F(road, has_all_of_them_killed_at_random) {
     EXPECT_TRUE(receiver->runs());
 }
 
+// What comes again under another source, or from a consumer that begins anew, is known by its message_id.
+TEST_F(road, is_gone_twice) {
+    broker.start();
+    subscribe(2);
+    start_relay();
+    start_receiver();
+    publish(1, 300);
+    expect_all();
+    test::session direct{at_source};
+    direct.exec("SELECT idem_seek('" + name + "', '-infinity')");
+    publish(301, 400);
+    expect_all();
+    relay.reset();
+    direct.exec("SELECT idem_unsubscribe('" + name + "')");
+    direct.exec("SELECT idem_subscribe('" + name + "', ARRAY['" + topic + "'], 3, 'earliest', external => true)");
+    publish(401, 500);
+    start_relay();
+    expect_all();
+    EXPECT_EQ(counted(), "applied 500, duplicates 700, gaps 0, tombstones 0\n");
+}
+
 // A message that the stream will never take stops its lane for some tries, then it is a tombstone; redriven, it has a
 // new seq.
 TEST_F(road, knows_what_to_do_with_a_refused_message) {
