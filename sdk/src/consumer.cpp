@@ -23,8 +23,8 @@ using clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds shortest_pause{5}, longest_pause{1000};
-constexpr milliseconds aftermath{1000}; // in which a server finds out that a connection was cut
-constexpr milliseconds glance{100};     // at a lane that another transaction has
+constexpr milliseconds glance{100};     // at a lane that another transaction has, or one of ours that we lost
+constexpr milliseconds aftermath{1000}; // in which a server ends one that was idle for too long
 constexpr std::string_view query_canceled = "57014", not_in_repertoire = "22021", untranslatable = "22P05";
 
 // After `size` messages of the lane failed together, at one of them if that is known.
@@ -97,7 +97,7 @@ void consumer::loop(bool until_empty) {
             } else {
                 search_.reset(); // another has the lane now
                 const bool overdue =
-                    options_.idle_timeout.count() > 0 && clock::now() - empty_since > options_.idle_timeout;
+                    options_.idle_timeout.count() > 0 && clock::now() - empty_since > options_.idle_timeout + aftermath;
                 if (until_empty && (!unsettled_ || overdue)) return;
                 nothing_ = 2;
             }
@@ -110,7 +110,7 @@ void consumer::loop(bool until_empty) {
                 throw;
             }
             suspect_ = suspect_ || !client_.connected();
-            nothing_ = 0;
+            empty_since = clock::now();
             if (options_.on_retry) options_.on_retry(failure);
             std::random_device random;
             static_cast<void>(
@@ -132,7 +132,7 @@ bool consumer::work_on_next_batch(bool until_empty) {
                                   .lane = search_ ? search_->lane : options_.lane,
                                   .last_look = until_empty && nothing_ > 0};
     if (until_empty)
-        options.wait = suspect_ ? aftermath : held_ ? glance : milliseconds{0};
+        options.wait = held_ || suspect_ ? glance : milliseconds{0};
     else if (!search_)
         options.wait = options_.wait;
     try {
