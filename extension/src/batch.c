@@ -88,8 +88,8 @@ batch_require_none(const text *consumer)
 }
 
 /*
- * Add these batches to the attempts.  Those of one lane, which come newest
- * first, are one: any of their messages may have done it.
+ * Add these batches to the attempts.  Those of one lane are one, which begins
+ * with the first: any of their messages may have done it.
  */
 static int
 add_attempts(Attempt *attempts, int count, const Batch *lost)
@@ -109,11 +109,15 @@ add_attempts(Attempt *attempts, int count, const Batch *lost)
 			attempts[count++].messages = 0;
 			attempts[i].consumer = consumer;
 			attempts[i].lane = lost->lane;
+			attempts[i].batch = PG_INT64_MAX;
+			attempts[i].client = pstrdup(lost->client);
 		}
-		attempts[i].batch = lost->after.n;
 		attempts[i].messages += lost->count;
-		attempts[i].id = lost->messages[0].id;
-		attempts[i].client = pstrdup(lost->client);
+		if (lost->after.n < attempts[i].batch)
+		{
+			attempts[i].batch = lost->after.n;
+			attempts[i].id = lost->messages[0].id;
+		}
 	}
 	return count;
 }

@@ -206,7 +206,7 @@ cmp_ok(scalar @again, '>', 0, 'ids of lost messages were given out again, and th
 
 my $seqs = $receiver->safe_psql('postgres', q{SELECT source, lane, max(seq) FROM delivered GROUP BY 1, 2 ORDER BY 1, 2});
 note $seqs;
-is($receiver->safe_psql('postgres', q{SELECT string_agg(DISTINCT source, ' ' ORDER BY source) FROM delivered}), join(' ', sort $old_source, $new_source), 'two sources');
+is($receiver->safe_psql('postgres', q{SELECT string_agg(DISTINCT source, ' ' ORDER BY source) FROM delivered}), join(' ', sort "$old_source.1", "$new_source.1"), 'two sources');
 is($receiver->safe_psql('postgres', <<'EOS'), '', 'the numbers of each lane have no holes, and stand for one message each');
 	SELECT source, lane, count(DISTINCT seq), max(seq), count(DISTINCT (seq, message_id)) FROM delivered GROUP BY 1, 2
 	HAVING count(DISTINCT seq) <> max(seq) OR count(DISTINCT (seq, message_id)) <> max(seq)
