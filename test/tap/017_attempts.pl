@@ -404,11 +404,25 @@ my %stop = (
 	},
 	'the postmaster killed' => sub {
 		my ($pid) = @_;
+		# somebody who goes on, and writes to disk whatever is committed meanwhile
+		my $busy = client();
+		$busy->query_until(qr/busy/, <<'EOS');
+\echo busy
+DO $$
+DECLARE
+	began timestamptz := clock_timestamp();
+BEGIN
+	WHILE clock_timestamp() < began + interval '1 s' LOOP
+		PERFORM pg_current_xact_id();
+		COMMIT;
+	END LOOP;
+END $$;
+EOS
 		kill 'KILL', $node->{_pid};
 		# the backend finds out by itself
-		usleep(20_000) while kill 0, $pid;
+		for my $backend ($pid, $busy->{pid}) { usleep(20_000) while kill 0, $backend; }
+		eval { $busy->quit };
 		$node->{_pid} = undef;
-		usleep(500_000); # whatever it wrote
 		for (1 .. 100)
 		{
 			last if $node->start(fail_ok => 1);
