@@ -143,13 +143,12 @@ attempts_find(const text *consumer, int lane, int64 batch, Attempts *attempts)
 }
 
 /*
- * How often the message was lost with its client: alone in a batch, or before
- * that among others.
+ * How often the message was lost with its client since then: alone in a batch,
+ * and before that among others, which is once, for no more is known.
  */
 int
-attempts_of(const Attempts *attempts, int64 batch, int64 id)
+attempts_of(const Attempts *attempts, int64 batch, int64 id, TimestampTz since)
 {
-	bool		alone = false;
 	int			count = 0;
 	ListCell   *cell;
 
@@ -157,14 +156,11 @@ attempts_of(const Attempts *attempts, int64 batch, int64 id)
 	{
 		const Attempt *mark = lfirst(cell);
 
+		if (mark->failed_at <= since)
+			continue;
 		if (mark->messages == 1)
-		{
-			if (mark->id != id)
-				continue;
-			alone = true;
-			count++;
-		}
-		else if (!alone && batch < reach(mark))
+			count += mark->id == id;
+		else if (count == 0 && batch < reach(mark))
 			count++;
 	}
 	return count;
@@ -189,11 +185,11 @@ attempts_alone(const Attempts *attempts, int64 id)
 }
 
 /*
- * Remove the lane's marks that are of no more interest once a batch is acked,
- * and those that name a message.
+ * Remove the lane's marks that are of no more interest once a batch of so many
+ * messages is acked, and those that name its first.
  */
 void
-attempts_forget(const text *consumer, int lane, int64 batch, int64 id)
+attempts_forget(const text *consumer, int lane, int64 batch, int messages, int64 id)
 {
 	MarkScan	scan;
 	Attempt		mark;
@@ -203,7 +199,8 @@ attempts_forget(const text *consumer, int lane, int64 batch, int64 id)
 	{
 		TM_FailureData failure;
 
-		if (batch + 1 >= reach(&mark) || (mark.messages == 1 && mark.id == id))
+		if (mark.messages == 1 ? mark.id == id || batch + 1 >= reach(&mark) :
+			batch + messages >= reach(&mark))
 			(void) table_tuple_delete(scan.heap, &scan.slot->tts_tid, GetCurrentCommandId(true),
 									  SnapshotSelf, InvalidSnapshot, false, &failure, false);
 	}
@@ -213,27 +210,26 @@ attempts_forget(const text *consumer, int lane, int64 batch, int64 id)
 void
 attempts_forget_all(const text *consumer, int lane)
 {
-	attempts_forget(consumer, lane, PG_INT64_MAX - 1, 0);
+	attempts_forget(consumer, lane, PG_INT64_MAX - 1, 1, 0);
 }
 
 /*
- * From a backend that exits: note what its client had.  Nothing is waited for.
+ * From a backend that exits: note what its client had, in that table.  Nothing
+ * is waited for: if the table is locked or no more, there is no mark.
  */
 void
-attempts_note(const Attempt *attempts, int count)
+attempts_note(Oid relid, const Attempt *attempts, int count)
 {
-	Oid			relid;
-	Relation	rel;
+	Relation	rel = NULL;
 
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
-	relid = idem_tables()->attempts.heap;
 	if (ConditionalLockRelationOid(relid, RowExclusiveLock))
+		rel = try_table_open(relid, NoLock);
+	if (rel != NULL && RelationGetNumberOfAttributes(rel) == ATTEMPT_COLUMNS)
 	{
-		rel = table_open(relid, NoLock);
 		for (int i = 0; i < count; i++)
 		{
 			const Attempt *attempt = &attempts[i];
@@ -249,8 +245,8 @@ attempts_note(const Attempt *attempts, int count)
 			values[ATTEMPT_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 			row_insert(rel, values, nulls);
 		}
-		table_close(rel, NoLock);
 	}
-	PopActiveSnapshot();
+	if (rel != NULL)
+		table_close(rel, NoLock);
 	CommitTransactionCommand();
 }

@@ -29,10 +29,10 @@ typedef struct Attempts
 } Attempts;
 
 extern void attempts_find(const text *consumer, int lane, int64 batch, Attempts *attempts);
-extern int	attempts_of(const Attempts *attempts, int64 batch, int64 id);
+extern int	attempts_of(const Attempts *attempts, int64 batch, int64 id, TimestampTz since);
 extern bool attempts_alone(const Attempts *attempts, int64 id);
-extern void attempts_forget(const text *consumer, int lane, int64 batch, int64 id);
+extern void attempts_forget(const text *consumer, int lane, int64 batch, int messages, int64 id);
 extern void attempts_forget_all(const text *consumer, int lane);
-extern void attempts_note(const Attempt *attempts, int count);
+extern void attempts_note(Oid relid, const Attempt *attempts, int count);
 
 #endif							/* IDEM_ATTEMPT_H */

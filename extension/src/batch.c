@@ -15,6 +15,7 @@
 #include "parked.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
+#include "storage/pmsignal.h"
 #include "tables.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -26,7 +27,8 @@ PG_FUNCTION_INFO_V1(idem_ack);
 PG_FUNCTION_INFO_V1(idem_nack);
 
 static Batch *batches = NULL;	/* newest first; none between transactions */
-static Batch *failed = NULL;	/* those of a transaction that failed, until it is rolled back */
+static Batch *failed = NULL;	/* those of a (sub)transaction that failed, until it is rolled back */
+static Oid	attempts_table;
 
 static bool
 is_open(const Batch *batch)
@@ -86,43 +88,75 @@ batch_require_none(const text *consumer)
 }
 
 /*
+ * Add these batches to the attempts.  Those of one lane are one, which begins
+ * with the first: any of their messages may have done it.
+ */
+static int
+add_attempts(Attempt *attempts, int count, const Batch *lost)
+{
+	for (; lost != NULL; lost = lost->next)
+	{
+		const char *consumer = text_to_cstring(lost->consumer);
+		int			i = 0;
+
+		if (lost->external)
+			continue;
+		while (i < count && (attempts[i].lane != lost->lane ||
+							 strcmp(attempts[i].consumer, consumer) != 0))
+			i++;
+		if (i == count)
+		{
+			attempts[count++].messages = 0;
+			attempts[i].consumer = consumer;
+			attempts[i].lane = lost->lane;
+			attempts[i].batch = PG_INT64_MAX;
+			attempts[i].client = pstrdup(lost->client);
+		}
+		attempts[i].messages += lost->count;
+		if (lost->after.n < attempts[i].batch)
+		{
+			attempts[i].batch = lost->after.n;
+			attempts[i].id = lost->messages[0].id;
+		}
+	}
+	return count;
+}
+
+static int
+length_of(const Batch *list)
+{
+	int			length = 0;
+
+	for (; list != NULL; list = list->next)
+		length++;
+	return length;
+}
+
+/*
  * The client goes, and this transaction with it.  Who ended the session by
- * command did not mean the messages.
+ * command did not mean the messages, and nor did who ended the server.
  */
 static void
 on_exit_with_batches(int code, Datum arg)
 {
-	Batch	   *lost = batches;
+	const Batch *undone = IsAbortedTransactionBlockState() ? failed : NULL;
 	MemoryContext save;
 	Attempt    *attempts;
-	int			count = 0;
+	int			count;
 
 	(void) code;
 	(void) arg;
-	if (lost == NULL && IsAbortedTransactionBlockState())
-		lost = failed;
-	for (Batch *batch = lost; batch != NULL; batch = batch->next)
-		count += !batch->external;
-	if (count == 0 || pgStatSessionEndCause == DISCONNECT_KILLED)
+	if ((batches == NULL && undone == NULL) ||
+		pgStatSessionEndCause == DISCONNECT_KILLED || !PostmasterIsAlive())
 		return;
 
 	save = MemoryContextSwitchTo(TopMemoryContext);
-	attempts = palloc(sizeof(Attempt) * count);
-	count = 0;
-	for (Batch *batch = lost; batch != NULL; batch = batch->next)
-	{
-		if (batch->external)
-			continue;
-		attempts[count].consumer = text_to_cstring(batch->consumer);
-		attempts[count].lane = batch->lane;
-		attempts[count].batch = batch->after.n;
-		attempts[count].messages = batch->count;
-		attempts[count].id = batch->messages[0].id;
-		attempts[count].client = pstrdup(batch->client);
-		count++;
-	}
+	attempts = palloc(sizeof(Attempt) * (length_of(batches) + length_of(undone)));
+	count = add_attempts(attempts, 0, undone);
+	count = add_attempts(attempts, count, batches);
 	MemoryContextSwitchTo(save);
-	attempts_note(attempts, count);
+	if (count > 0)
+		attempts_note(attempts_table, attempts, count);
 }
 
 static void
@@ -166,6 +200,9 @@ batch_note(const Batch *template)
 		before_shmem_exit(on_exit_with_batches, (Datum) 0);
 		registered = true;
 	}
+
+	/* as it is now: on exit there is no looking for it */
+	attempts_table = idem_tables()->attempts.heap;
 }
 
 static void
@@ -196,6 +233,7 @@ on_subtransaction_end(SubXactEvent event, SubTransactionId subid,
 
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
+	failed = NULL;
 	while (*link != NULL)
 	{
 		Batch	   *batch = *link;
@@ -203,6 +241,8 @@ on_subtransaction_end(SubXactEvent event, SubTransactionId subid,
 		if (batch->fetched >= subid)
 		{
 			*link = batch->next;
+			batch->next = failed;
+			failed = batch;
 			continue;
 		}
 		if (batch->acked >= subid)
@@ -325,7 +365,8 @@ idem_ack(PG_FUNCTION_ARGS)
 	if (batch->from_parked || batch->some_parked)
 		settle_parked(batch);
 	if (batch->marked)
-		attempts_forget(batch->consumer, batch->lane, batch->after.n, batch->messages[0].id);
+		attempts_forget(batch->consumer, batch->lane, batch->after.n, batch->count,
+						batch->messages[0].id);
 	position_append(batch->consumer, batch->lane, &after);
 	batch->acked = GetCurrentSubTransactionId();
 	PG_RETURN_VOID();

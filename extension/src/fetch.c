@@ -226,6 +226,15 @@ lost_error(void)
 	return cstring_to_text("the client's connection ended while it worked on this message");
 }
 
+/*
+ * How often a parked message has failed: as it says, and what marks say since.
+ */
+static int
+failures_of(const Fetch *fetch, const Parked *row)
+{
+	return row->attempts + attempts_of(&fetch->attempts, fetch->position.n, row->id, row->failed_at);
+}
+
 static int
 compare_parked(const void *a, const void *b)
 {
@@ -279,7 +288,7 @@ retry(Fetch *fetch, Parked *due, int ndue, int max)
 
 		if (attempts_alone(&fetch->attempts, row->id))
 		{
-			int			attempts = row->attempts + attempts_of(&fetch->attempts, fetch->position.n, row->id);
+			int			attempts = failures_of(fetch, row);
 			bool		give_up = attempts >= idem_max_attempts;
 
 			parked_set(row, give_up ? PARKED_DEAD : PARKED_RETRY, attempts,
@@ -287,7 +296,7 @@ retry(Fetch *fetch, Parked *due, int ndue, int max)
 					   lost_error());
 			if (give_up)
 				parked_promote(fetch->consumer, row->slot, row->key);
-			attempts_forget(fetch->consumer, fetch->lane, fetch->position.n - 1, row->id);
+			attempts_forget(fetch->consumer, fetch->lane, fetch->position.n - 1, 1, row->id);
 			wrote = true;
 		}
 		else
@@ -300,9 +309,7 @@ retry(Fetch *fetch, Parked *due, int ndue, int max)
 
 	qsort(run, count, sizeof(Parked), compare_parked);
 	for (int i = 0; i < count; i++)
-		fetch_put_parked(fetch, &run[i],
-						 run[i].attempts + attempts_of(&fetch->attempts, fetch->position.n, run[i].id),
-						 0, false);
+		fetch_put_parked(fetch, &run[i], failures_of(fetch, &run[i]), 0, false);
 	fetch_note(fetch, NULL, true, false);
 	return LOOK_DELIVERED;
 }
@@ -321,7 +328,7 @@ park_lost(Fetch *fetch, TupleTableSlot *message, int failures)
 	parked_add(fetch->consumer, message, give_up ? PARKED_DEAD : PARKED_RETRY, failures,
 			   give_up ? DT_NOEND : parked_backoff(failures, GetCurrentTimestamp()),
 			   lost_error());
-	attempts_forget(fetch->consumer, fetch->lane, fetch->position.n - 1,
+	attempts_forget(fetch->consumer, fetch->lane, fetch->position.n - 1, 1,
 					DatumGetInt64(message->tts_values[OUTBOX_ID - 1]));
 }
 
@@ -348,7 +355,7 @@ deliver(Fetch *fetch, const Blocked *blocked, int max, bool *parked)
 			continue;
 		id = DatumGetInt64(slot_getattr(message, OUTBOX_ID, &isnull));
 		if (fetch->attempts.marks != NIL)
-			failures = attempts_of(&fetch->attempts, position->n, id);
+			failures = attempts_of(&fetch->attempts, position->n, id, DT_NOBEGIN);
 		if (failures > 0 && attempts_alone(&fetch->attempts, id))
 		{
 			/* from here on its key is blocked */

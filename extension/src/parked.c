@@ -145,6 +145,8 @@ parked_get(const ParkedScan *scan, Parked *parked)
 	parked->id = DatumGetInt64(parked->values[PARKED_ID - 1]);
 	parked->attempts = DatumGetInt32(parked->values[PARKED_ATTEMPTS - 1]);
 	parked->due_at = due_at_of(parked->values[PARKED_DUE_AT - 1], parked->nulls[PARKED_DUE_AT - 1]);
+	parked->failed_at = parked->nulls[PARKED_FAILED_AT - 1] ? DT_NOBEGIN :
+		DatumGetTimestampTz(parked->values[PARKED_FAILED_AT - 1]);
 	parked->key = parked->nulls[PARKED_KEY - 1] ? NULL :
 		DatumGetTextPP(parked->values[PARKED_KEY - 1]);
 }

@@ -29,6 +29,7 @@ typedef struct Parked
 	int64		id;
 	int32		attempts;
 	TimestampTz due_at;			/* if retry or redriven, else DT_NOEND */
+	TimestampTz failed_at;		/* the last time, or DT_NOBEGIN */
 	const text *key;			/* or NULL */
 } Parked;
 
