@@ -93,22 +93,20 @@ to_utf8(const char *text, int *len)
 }
 
 /*
- * The key and scope arguments, checked.  The result points into them.
+ * The key and its scope, checked; NULL pointers stand for NULL.  The result
+ * points into them.
  */
 void
-key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
+key_from_text(const text *name, const text *scope, IdemKey *key)
 {
-	text	   *value;
-
-	if (PG_ARGISNULL(key_arg))
+	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_KEY),
 				 errmsg("idempotency key must not be NULL"),
 				 errdetail("A key is text of 1 to %d bytes.", IDEM_MAX_NAME_BYTES),
 				 errhint("Pass the key that the client sent, or one derived from the request's own identity.")));
-	value = PG_GETARG_TEXT_PP(key_arg);
-	key->key = VARDATA_ANY(value);
-	key->key_len = VARSIZE_ANY_EXHDR(value);
+	key->key = VARDATA_ANY(name);
+	key->key_len = VARSIZE_ANY_EXHDR(name);
 	if (key->key_len == 0 || key->key_len > IDEM_MAX_NAME_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_KEY),
@@ -121,15 +119,14 @@ key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
 				 errhint("Pass the key that the client sent, or one derived from the request's own identity.") :
 				 errhint("Use a hash of the long value as the key.")));
 
-	if (PG_ARGISNULL(scope_arg))
+	if (scope == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_SCOPE),
 				 errmsg("scope must not be NULL"),
 				 errdetail("A scope is text of 0 to %d bytes.", IDEM_MAX_NAME_BYTES),
 				 errhint("Leave the argument out, or pass '', for no scope.")));
-	value = PG_GETARG_TEXT_PP(scope_arg);
-	key->scope = VARDATA_ANY(value);
-	key->scope_len = VARSIZE_ANY_EXHDR(value);
+	key->scope = VARDATA_ANY(scope);
+	key->scope_len = VARSIZE_ANY_EXHDR(scope);
 	if (key->scope_len > IDEM_MAX_NAME_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_SCOPE),
@@ -137,6 +134,13 @@ key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
 				 errdetail("The scope has %d bytes; a scope is text of 0 to %d bytes.",
 						   key->scope_len, IDEM_MAX_NAME_BYTES),
 				 errhint("Use a short name or a hash of the long value as the scope.")));
+}
+
+void
+key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
+{
+	key_from_text(PG_ARGISNULL(key_arg) ? NULL : PG_GETARG_TEXT_PP(key_arg),
+				  PG_ARGISNULL(scope_arg) ? NULL : PG_GETARG_TEXT_PP(scope_arg), key);
 }
 
 bool

@@ -1,0 +1,322 @@
+/*
+ * execute.c
+ *	  Claim, call, complete in one statement: idem_execute, idem_execute_many.
+ *
+ * The handler is a function of the user's, called as any statement of theirs
+ * would call it.
+ *
+ * Of many, one that fails must undo its own work and nobody else's.  A
+ * subtransaction for each would cost each a transaction id, and, beyond 64,
+ * everybody's snapshots a look at the disk.  So all run in one.  When one of
+ * them fails, that is rolled back, and those before it run again in a
+ * subtransaction that then stays; the failed one is known to fail after them,
+ * and the run goes on behind it.  No handler that succeeds runs more than
+ * twice, and a call has as many subtransactions left as it has failures, and
+ * one.
+ */
+#include "claim.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "funcapi.h"
+#include "json.h"
+#include "many.h"
+#include "miscadmin.h"
+#include "tables.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/typcache.h"
+
+PG_FUNCTION_INFO_V1(idem_execute);
+PG_FUNCTION_INFO_V1(idem_execute_many);
+
+#define STATUS_EXECUTED "executed"
+#define STATUS_FAILED "failed"
+
+typedef struct Execution
+{
+	Oid			handler;
+	const char *name;			/* its signature */
+	FmgrInfo	function;
+	MemoryContext function_context;
+	MemoryContext item_context; /* what one item needs */
+} Execution;
+
+/* the item that runs */
+typedef struct ExecutionCall
+{
+	const char *handler;
+	const IdemKey *key;
+} ExecutionCall;
+
+static void
+add_context(void *arg)
+{
+	const ExecutionCall *call = arg;
+
+	errcontext("handler %s of idempotency key \"%.*s\"",
+			   call->handler, call->key->key_len, call->key->key);
+}
+
+static void
+execution_begin(Execution *execution, FunctionCallInfo fcinfo, int handler_arg)
+{
+	if (PG_ARGISNULL(handler_arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler must not be NULL"),
+				 errdetail("It is the function that does the work."),
+				 errhint("Pass a function by its signature, such as 'place_order(jsonb)'.")));
+	execution->handler = PG_GETARG_OID(handler_arg);
+	handler_check(execution->handler, GetUserId(), HANDLER_EXECUTES,
+				  _("Pass a function f(jsonb) that returns jsonb and that you may execute."));
+	execution->name = format_procedure(execution->handler);
+	execution->function_context = AllocSetContextCreate(CurrentMemoryContext, "idem handler",
+														ALLOCSET_SMALL_SIZES);
+	fmgr_info_cxt(execution->handler, &execution->function, execution->function_context);
+	execution->item_context = AllocSetContextCreate(CurrentMemoryContext, "idem item",
+													ALLOCSET_DEFAULT_SIZES);
+}
+
+/*
+ * Do the work of a key that is claimed, and complete it; the response, as
+ * stored.
+ */
+static Datum
+execute(Execution *execution, const IdemKey *key, Jsonb *request)
+{
+	MemoryContext save = MemoryContextSwitchTo(execution->item_context);
+	ExecutionCall call = {.handler = execution->name, .key = key};
+	ErrorContextCallback context = {
+		.previous = error_context_stack,
+		.callback = add_context,
+		.arg = &call
+	};
+	Datum		response;
+	bool		isnull;
+
+	error_context_stack = &context;
+	CHECK_FOR_INTERRUPTS();
+
+	/* it sees what whoever had the lock before us did, and those that ran before it in this call */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	response = handler_call(&execution->function, JsonbPGetDatum(request), &isnull);
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler %s returned NULL", execution->name),
+				 errdetail("What it returns is the response that every retry of \"%.*s\" will be answered with.",
+						   key->key_len, key->key),
+				 errhint("Return 'null'::jsonb for a JSON null.")));
+	response = JsonbPGetDatum(DatumGetJsonbP(response));
+	PopActiveSnapshot();
+	claim_complete(key, response);
+
+	error_context_stack = context.previous;
+	MemoryContextSwitchTo(save);
+	response = datumCopy(response, false, -1);
+	MemoryContextReset(execution->item_context);
+	return response;
+}
+
+/*
+ * (handler, key, request, scope, ttl) -> idem_execute_result (status, response)
+ */
+Datum
+idem_execute(PG_FUNCTION_ARGS)
+{
+	Execution	execution;
+	IdemKey		key;
+	ClaimTerms	terms;
+	ClaimAnswer answer;
+	KeyRow		row;
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {false};
+	HeapTuple	tuple;
+
+	key_from_args(fcinfo, 1, 3, &key);
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("request must not be NULL"),
+				 errdetail("It is what the handler is called with."),
+				 errhint("Pass 'null'::jsonb for a JSON null.")));
+	terms.request = PG_GETARG_JSONB_P(2);
+	terms.wait_ms = idem_claim_wait;
+	terms.ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
+	execution_begin(&execution, fcinfo, 0);
+	idem_require_writable("idem_execute()");
+
+	key_digest(&key);
+	answer = claim_take(&key, &terms, &row);
+	if (answer == ANSWER_CLAIMED)
+	{
+		values[0] = CStringGetTextDatum(STATUS_EXECUTED);
+		values[1] = execute(&execution, &key, terms.request);
+	}
+	else
+	{
+		values[0] = CStringGetTextDatum(claim_answer_name(answer));
+		values[1] = row.response;
+		nulls[1] = answer != ANSWER_COMPLETED;
+	}
+
+	desc = lookup_rowtype_tupdesc(idem_tables()->execute_result, -1);
+	tuple = heap_form_tuple(desc, values, nulls);
+	ReleaseTupleDesc(desc);
+	return HeapTupleGetDatum(tuple);
+}
+
+/*
+ * Does the error say that the transaction, the session or the server cannot go
+ * on, and nothing of the item?
+ */
+static bool
+is_of_all(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * {"sqlstate": ..., "message": ...}, and what else it says.
+ */
+static Datum
+failure(const ErrorData *error)
+{
+	const struct
+	{
+		const char *name;
+		const char *value;
+	}			members[] = {
+		{"sqlstate", unpack_sql_state(error->sqlerrcode)},
+		{"message", error->message},
+		{"detail", error->detail},
+		{"hint", error->hint},
+		{"constraint", error->constraint_name},
+		{"context", error->context},
+	};
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < (int) lengthof(members); i++)
+		if (members[i].value != NULL)
+			json_put_string(&state, members[i].name, members[i].value, strlen(members[i].value));
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+/*
+ * Run those of the items from .. to that are claimed, in one subtransaction.
+ * If one fails, nothing of that remains, and its place is returned, otherwise
+ * to.
+ */
+static int
+run_items(Execution *execution, ManyItem *items, int from, int to)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int at = from;
+
+	while (from < to && !items[from].claimed)
+		from++;
+	if (from == to)
+		return to;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		for (; at < to; at++)
+		{
+			ManyItem   *item = &items[at];
+
+			if (item->claimed)
+				item->response = execute(execution, &item->key, item->value);
+		}
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = idem_undo(context, owner);
+
+		if (at == to || is_of_all(error))
+			ReThrowError(error);
+
+		claim_release(&items[at].key);
+		items[at].claimed = false;
+		items[at].status = STATUS_FAILED;
+		items[at].response = failure(error);
+		FreeErrorData(error);
+
+		/* what the function kept for its next call is not to be trusted now */
+		MemoryContextReset(execution->item_context);
+		MemoryContextReset(execution->function_context);
+		fmgr_info_cxt(execution->handler, &execution->function, execution->function_context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return at;
+}
+
+/*
+ * (handler, keys, requests, scope) -> setof idem_many_result
+ */
+Datum
+idem_execute_many(PG_FUNCTION_ARGS)
+{
+	Execution	execution;
+	int			count;
+	ManyItem   *items = many_items(fcinfo, 1, "requests", true, &count);
+	int			from = 0;
+	int			to = count;
+
+	execution_begin(&execution, fcinfo, 0);
+	idem_require_writable("idem_execute_many()");
+	many_claim(items, count);
+
+	while (from < count)
+	{
+		int			stop = run_items(&execution, items, from, to);
+
+		if (stop == to)
+		{
+			from = to;
+			to = count;
+		}
+		else
+			to = stop;
+	}
+
+	for (int i = 0; i < count; i++)
+	{
+		ManyItem   *item = &items[i];
+
+		if (item->claimed)
+			item->status = STATUS_EXECUTED;
+		else if (item->first != NULL)
+		{
+			/* answered as a retry right after it */
+			item->status = item->first->claimed ?
+				claim_answer_name(ANSWER_COMPLETED) : item->first->status;
+			item->response = item->first->response;
+		}
+	}
+	many_answer(fcinfo, items, count);
+	return (Datum) 0;
+}
