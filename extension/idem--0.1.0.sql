@@ -203,7 +203,7 @@ status is
   in_progress  another transaction held the key for longer than idem.claim_wait
   mismatch     the key was completed with another request
   cancelled    cancelled before it was ever completed, or compensated since
-An error of the handler is this statement's: nothing is stored, and a retry may run. Even if it is caught, nothing of the handler's work remains. The handler may call idem_compensate_with() for the key.
+An error of the handler is this statement's: nothing is stored, and a retry may run. Even if it is caught, nothing of the handler's work remains. The handler may call idem_compensate_with() for the key; it neither completes nor releases it.
 
 Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl out of range; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler or request is NULL, or the handler returned NULL; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of the handler.
 

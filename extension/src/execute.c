@@ -163,8 +163,8 @@ idem_execute(PG_FUNCTION_ARGS)
 	else
 	{
 		values[0] = CStringGetTextDatum(claim_answer_name(answer));
-		values[1] = row.response;
 		nulls[1] = answer != ANSWER_COMPLETED;
+		values[1] = nulls[1] ? (Datum) 0 : row.response;
 	}
 
 	desc = lookup_rowtype_tupdesc(idem_tables()->execute_result, -1);

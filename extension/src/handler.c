@@ -29,6 +29,7 @@
 #include "catalog/pg_type.h"
 #include "json.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -291,13 +292,16 @@ Datum
 handler_call(FmgrInfo *function, Datum args, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, 1);
+	PgStat_FunctionCallUsage usage;
 	Datum		result;
 
 	InvokeFunctionExecuteHook(function->fn_oid);
 	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = args;
 	fcinfo->args[0].isnull = false;
+	pgstat_init_function_usage(fcinfo, &usage);
 	result = FunctionCallInvoke(fcinfo);
+	pgstat_end_function_usage(&usage, true);
 	*isnull = fcinfo->isnull;
 	return result;
 }

@@ -93,11 +93,11 @@ to_utf8(const char *text, int *len)
 }
 
 /*
- * The key and its scope, checked; NULL pointers stand for NULL.  The result
- * points into them.
+ * The text of a key, checked; a NULL pointer stands for NULL.  The key points
+ * into it.
  */
 void
-key_from_text(const text *name, const text *scope, IdemKey *key)
+key_set_name(const text *name, IdemKey *key)
 {
 	if (name == NULL)
 		ereport(ERROR,
@@ -118,7 +118,14 @@ key_from_text(const text *name, const text *scope, IdemKey *key)
 				 key->key_len == 0 ?
 				 errhint("Pass the key that the client sent, or one derived from the request's own identity.") :
 				 errhint("Use a hash of the long value as the key.")));
+}
 
+/*
+ * And its scope.
+ */
+void
+key_set_scope(const text *scope, IdemKey *key)
+{
 	if (scope == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_SCOPE),
@@ -139,8 +146,8 @@ key_from_text(const text *name, const text *scope, IdemKey *key)
 void
 key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
 {
-	key_from_text(PG_ARGISNULL(key_arg) ? NULL : PG_GETARG_TEXT_PP(key_arg),
-				  PG_ARGISNULL(scope_arg) ? NULL : PG_GETARG_TEXT_PP(scope_arg), key);
+	key_set_name(PG_ARGISNULL(key_arg) ? NULL : PG_GETARG_TEXT_PP(key_arg), key);
+	key_set_scope(PG_ARGISNULL(scope_arg) ? NULL : PG_GETARG_TEXT_PP(scope_arg), key);
 }
 
 bool

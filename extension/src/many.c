@@ -41,7 +41,7 @@ elements(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s must not be NULL", name),
-				 errdetail("It is an array with an element for each key."),
+				 errdetail("It is an array, with an element for each key."),
 				 errhint("Pass '{}' for no keys: array_agg() of no rows is NULL, coalesce(array_agg(...), '{}') is not.")));
 	array = PG_GETARG_ARRAYTYPE_P(arg);
 	if (ARR_NDIM(array) > 1)
@@ -54,8 +54,8 @@ elements(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
 	if (count > MANY_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("too many keys in one call: %d", count),
-				 errdetail("One call takes at most %d.", MANY_MAX),
+				 errmsg("too many %s in one call: %d", name, count),
+				 errdetail("One call takes at most %d keys.", MANY_MAX),
 				 errhint("Split them into several calls, each in a transaction of its own: locks are held until that ends.")));
 	deconstruct_array(array, type, -1, false, TYPALIGN_INT, values, nulls, &count);
 	return count;
@@ -68,13 +68,13 @@ ManyItem *
 many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
 		   bool values_needed, int *count)
 {
-	const text *scope = PG_ARGISNULL(keys_arg + 2) ? NULL : PG_GETARG_TEXT_PP(keys_arg + 2);
 	bool		have_values = values_needed || !PG_ARGISNULL(keys_arg + 1);
 	Datum	   *names;
 	bool	   *no_name;
 	Datum	   *values = NULL;
 	bool	   *no_value = NULL;
 	ManyItem   *items;
+	IdemKey		key;
 	int			position = 0;
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
@@ -95,12 +95,13 @@ many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
 					 errhint("Pass an element of %s for each key, in the same order.", values_name)));
 	}
 
+	key_set_scope(PG_ARGISNULL(keys_arg + 2) ? NULL : PG_GETARG_TEXT_PP(keys_arg + 2), &key);
 	items = palloc0(*count * sizeof(ManyItem));
 	for (int i = 0; i < *count; i++)
 	{
 		position = i + 1;
 		error_context_stack = &context;
-		key_from_text(no_name[i] ? NULL : DatumGetTextPP(names[i]), scope, &items[i].key);
+		key_set_name(no_name[i] ? NULL : DatumGetTextPP(names[i]), &key);
 		error_context_stack = context.previous;
 
 		if (have_values && no_value[i])
@@ -109,6 +110,7 @@ many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
 					 errmsg("%s must not contain NULL", values_name),
 					 errdetail("Element %d is NULL.", position),
 					 errhint("Pass 'null'::jsonb for a JSON null.")));
+		items[i].key = key;
 		items[i].name = names[i];
 		items[i].value = have_values ? DatumGetJsonbP(values[i]) : NULL;
 	}
