@@ -16,8 +16,8 @@ CREATE EXTENSION idem;
 CREATE TABLE orders (item text PRIMARY KEY);
 CREATE FUNCTION place(jsonb) RETURNS jsonb LANGUAGE sql AS $$INSERT INTO orders VALUES ($1 ->> 'item') RETURNING to_jsonb(item)$$;
 CREATE FUNCTION place_many(prefix text, n int) RETURNS SETOF idem_many_result LANGUAGE sql AS $$
-	SELECT * FROM idem_execute_many('place(jsonb)', array_agg(prefix || i), array_agg(jsonb_build_object('item', prefix || i)))
-	FROM generate_series(1, n) AS i
+	SELECT * FROM idem_execute_many('place(jsonb)', ARRAY(SELECT prefix || i FROM generate_series(1, n) AS i),
+		ARRAY(SELECT jsonb_build_object('item', prefix || i) FROM generate_series(1, n) AS i))
 $$;
 -- a schema with so many tables, of four locks each, made and dropped in one transaction
 CREATE PROCEDURE ddl(tables int) LANGUAGE plpgsql AS $$
