@@ -25,8 +25,8 @@
 #include "tables.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/regproc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
@@ -37,49 +37,43 @@ PG_FUNCTION_INFO_V1(idem_execute_many);
 #define STATUS_EXECUTED "executed"
 #define STATUS_FAILED "failed"
 
+/* a handler, ready to be called */
 typedef struct Execution
 {
-	Oid			handler;
-	const char *name;			/* its signature */
 	FmgrInfo	function;
-	MemoryContext function_context;
-	MemoryContext item_context; /* what one item needs */
+	const char *name;			/* its signature is name(jsonb) */
+	const IdemKey *key;			/* that it works on */
 } Execution;
-
-/* the item that runs */
-typedef struct ExecutionCall
-{
-	const char *handler;
-	const IdemKey *key;
-} ExecutionCall;
 
 static void
 add_context(void *arg)
 {
-	const ExecutionCall *call = arg;
+	const Execution *execution = arg;
 
-	errcontext("handler %s of idempotency key \"%.*s\"",
-			   call->handler, call->key->key_len, call->key->key);
+	errcontext("handler %s(jsonb) of idempotency key \"%.*s\"",
+			   execution->name, execution->key->key_len, execution->key->key);
 }
 
+/*
+ * The handler that the argument names, checked.  What the function keeps from
+ * call to call is kept in the context.
+ */
 static void
-execution_begin(Execution *execution, FunctionCallInfo fcinfo, int handler_arg)
+execution_begin(Execution *execution, FunctionCallInfo fcinfo, int handler_arg, MemoryContext context)
 {
+	Oid			handler;
+
 	if (PG_ARGISNULL(handler_arg))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("handler must not be NULL"),
 				 errdetail("It is the function that does the work."),
 				 errhint("Pass a function by its signature, such as 'place_order(jsonb)'.")));
-	execution->handler = PG_GETARG_OID(handler_arg);
-	handler_check(execution->handler, GetUserId(), HANDLER_EXECUTES,
+	handler = PG_GETARG_OID(handler_arg);
+	handler_check(handler, GetUserId(), HANDLER_EXECUTES,
 				  _("Pass a function f(jsonb) that returns jsonb and that you may execute."));
-	execution->name = format_procedure(execution->handler);
-	execution->function_context = AllocSetContextCreate(CurrentMemoryContext, "idem handler",
-														ALLOCSET_SMALL_SIZES);
-	fmgr_info_cxt(execution->handler, &execution->function, execution->function_context);
-	execution->item_context = AllocSetContextCreate(CurrentMemoryContext, "idem item",
-													ALLOCSET_DEFAULT_SIZES);
+	execution->name = get_func_name(handler);
+	fmgr_info_cxt(handler, &execution->function, context);
 }
 
 /*
@@ -89,16 +83,15 @@ execution_begin(Execution *execution, FunctionCallInfo fcinfo, int handler_arg)
 static Datum
 execute(Execution *execution, const IdemKey *key, Jsonb *request)
 {
-	MemoryContext save = MemoryContextSwitchTo(execution->item_context);
-	ExecutionCall call = {.handler = execution->name, .key = key};
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
 		.callback = add_context,
-		.arg = &call
+		.arg = execution
 	};
 	Datum		response;
 	bool		isnull;
 
+	execution->key = key;
 	error_context_stack = &context;
 	CHECK_FOR_INTERRUPTS();
 
@@ -109,18 +102,14 @@ execute(Execution *execution, const IdemKey *key, Jsonb *request)
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("handler %s returned NULL", execution->name),
+				 errmsg("handler %s(jsonb) returned NULL", execution->name),
 				 errdetail("What it returns is the response that every retry of \"%.*s\" will be answered with.",
 						   key->key_len, key->key),
 				 errhint("Return 'null'::jsonb for a JSON null.")));
 	response = JsonbPGetDatum(DatumGetJsonbP(response));
 	PopActiveSnapshot();
 	claim_complete(key, response);
-
 	error_context_stack = context.previous;
-	MemoryContextSwitchTo(save);
-	response = datumCopy(response, false, -1);
-	MemoryContextReset(execution->item_context);
 	return response;
 }
 
@@ -150,7 +139,7 @@ idem_execute(PG_FUNCTION_ARGS)
 	terms.request = PG_GETARG_JSONB_P(2);
 	terms.wait_ms = idem_claim_wait;
 	terms.ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
-	execution_begin(&execution, fcinfo, 0);
+	execution_begin(&execution, fcinfo, 0, CurrentMemoryContext);
 	idem_require_writable("idem_execute()");
 
 	key_digest(&key);
@@ -229,16 +218,18 @@ static int
 run_items(Execution *execution, ManyItem *items, int from, int to)
 {
 	MemoryContext context = CurrentMemoryContext;
+	MemoryContext function_context = execution->function.fn_mcxt;
+	MemoryContext item_context;
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile int at = from;
 
-	while (from < to && !items[from].claimed)
-		from++;
-	if (from == to)
+	while (at < to && !items[at].claimed)
+		at++;
+	if (at == to)
 		return to;
 
+	item_context = AllocSetContextCreate(context, "idem item", ALLOCSET_DEFAULT_SIZES);
 	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
 		for (; at < to; at++)
@@ -246,7 +237,15 @@ run_items(Execution *execution, ManyItem *items, int from, int to)
 			ManyItem   *item = &items[at];
 
 			if (item->claimed)
-				item->response = execute(execution, &item->key, item->value);
+			{
+				Datum		response;
+
+				MemoryContextSwitchTo(item_context);
+				response = execute(execution, &item->key, item->value);
+				MemoryContextSwitchTo(context);
+				item->response = datumCopy(response, false, -1);
+				MemoryContextReset(item_context);
+			}
 		}
 		ReleaseCurrentSubTransaction();
 	}
@@ -263,12 +262,12 @@ run_items(Execution *execution, ManyItem *items, int from, int to)
 		items[at].response = failure(error);
 		FreeErrorData(error);
 
-		/* what the function kept for its next call is not to be trusted now */
-		MemoryContextReset(execution->item_context);
-		MemoryContextReset(execution->function_context);
-		fmgr_info_cxt(execution->handler, &execution->function, execution->function_context);
+		/* what the function has kept for its next call may be of what was rolled back */
+		MemoryContextReset(function_context);
+		fmgr_info_cxt(execution->function.fn_oid, &execution->function, function_context);
 	}
 	PG_END_TRY();
+	MemoryContextDelete(item_context);
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return at;
@@ -286,7 +285,8 @@ idem_execute_many(PG_FUNCTION_ARGS)
 	int			from = 0;
 	int			to = count;
 
-	execution_begin(&execution, fcinfo, 0);
+	execution_begin(&execution, fcinfo, 0,
+					AllocSetContextCreate(CurrentMemoryContext, "idem handler", ALLOCSET_SMALL_SIZES));
 	idem_require_writable("idem_execute_many()");
 	many_claim(items, count);
 

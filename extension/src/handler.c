@@ -67,13 +67,11 @@ handler_check(Oid function, Oid role, HandlerUse use, const char *hint)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
-	const char *name;
 	bool		plain;
 	bool		temporary;
 
 	if (!HeapTupleIsValid(tuple))
 		refuse_handler(psprintf("%u", function), _("There is no such function."), hint);
-	name = format_procedure(function);
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	plain = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
 		proc->pronargs == 1 && proc->proargtypes.values[0] == JSONBOID &&
@@ -83,13 +81,13 @@ handler_check(Oid function, Oid role, HandlerUse use, const char *hint)
 	ReleaseSysCache(tuple);
 
 	if (!plain)
-		refuse_handler(name, use == HANDLER_EXECUTES ?
+		refuse_handler(format_procedure(function), use == HANDLER_EXECUTES ?
 					   _("It is not a function of one argument of type jsonb that returns jsonb.") :
 					   _("It is not a function of one argument of type jsonb that returns void or jsonb."), hint);
 	if (temporary)
-		refuse_handler(name, _("It is temporary: when the handler is called, its session may be gone."), hint);
+		refuse_handler(format_procedure(function), _("It is temporary: when the handler is called, its session may be gone."), hint);
 	if (!idem_may_execute(function, role))
-		refuse_handler(name, psprintf(_("Role \"%s\" has no EXECUTE privilege on it."),
+		refuse_handler(format_procedure(function), psprintf(_("Role \"%s\" has no EXECUTE privilege on it."),
 									  GetUserNameFromId(role, false)), hint);
 }
 
