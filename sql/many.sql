@@ -146,6 +146,19 @@ COMMIT;
 CREATE FUNCTION in_sql(jsonb) RETURNS jsonb LANGUAGE sql AS $$INSERT INTO orders VALUES ($1 ->> 'item', ($1 ->> 'pence')::int) RETURNING to_jsonb(item)$$;
 SELECT key, status, response ->> 'sqlstate' AS sqlstate FROM idem_execute_many('in_sql(jsonb)', '{m1,m2,m3,m4}', ARRAY[request('m1', 1), request('m2', 0), request('m3', 1), request('m4', 0)]);
 
+-- one that looks by the snapshot that it is called with sees what those before it did, but not what it does itself
+CREATE FUNCTION is_stable(request jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	PERFORM in_sql(request);
+	RETURN to_jsonb((SELECT count(*) FROM orders WHERE item ~ '^s\d'));
+END $$;
+SELECT * FROM idem_execute_many('is_stable(jsonb)', '{s1,s2,s3}', ARRAY[request('s1', 1), request('s2', 1), request('s3', 1)]);
+-- large responses that come from a table
+CREATE TABLE large AS SELECT jsonb_agg(md5(i::text)) AS value FROM generate_series(1, 500) AS i;
+CREATE FUNCTION give_large(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT value FROM large$$;
+SELECT m.key, m.status, m.response = l.value AS same FROM idem_execute_many('give_large(jsonb)', '{large 1,large 2,large 1}', '{1,2,1}') AS m, large AS l;
+SELECT m.key, m.status, m.response = l.value AS same FROM idem_execute_many('give_large(jsonb)', '{large 1,large 2}', '{1,2}') AS m, large AS l;
+
 -- 500 at a time, some of them failing; not one more
 SELECT ran() IS NOT NULL;
 CREATE TEMP TABLE answers AS SELECT * FROM idem_execute_many('place(jsonb)',
