@@ -472,11 +472,10 @@ claim_wait_ms(FunctionCallInfo fcinfo, int arg)
 }
 
 /*
- * Claim the key, whose digest need not be known yet, or say why not.  Sets
- * *row if it is completed.
+ * Claim the key, or say why not.  Sets *row if it is completed.
  */
 ClaimAnswer
-claim_take(IdemKey *key, const ClaimTerms *terms, KeyRow *row)
+claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 {
 	ClaimInfo	info = {0};
 	Claim	   *claim;
@@ -495,7 +494,6 @@ claim_take(IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 	if (info.has_fingerprint)
 		fingerprint_request(JsonbPGetDatum(terms->request), info.fingerprint);
 
-	key_digest(key);
 	if (state == CLAIM_NONE && !claim_lock(key, terms->wait_ms))
 		return ANSWER_IN_PROGRESS;
 
@@ -536,6 +534,7 @@ idem_claim(PG_FUNCTION_ARGS)
 	terms.wait_ms = claim_wait_ms(fcinfo, 3);
 	terms.ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
 	idem_require_writable("idem_claim()");
+	key_digest(&key);
 	return claim_answer(claim_take(&key, &terms, &row), &row);
 }
 
@@ -631,6 +630,12 @@ idem_complete(PG_FUNCTION_ARGS)
  * Give the claim up.  The lock stays, for others must not run before it is
  * settled whether this transaction commits.
  */
+void
+claim_release(const IdemKey *key)
+{
+	change_state(require_claim(key), CLAIM_RELEASED);
+}
+
 Datum
 idem_release(PG_FUNCTION_ARGS)
 {
@@ -655,6 +660,6 @@ idem_release(PG_FUNCTION_ARGS)
 				 errdetail("If it commits, what it wrote is kept and the key is not: a retry would do it again."),
 				 errhint("Roll the transaction back, or complete the key instead of releasing it.")));
 
-	change_state(claim, CLAIM_RELEASED);
+	claim_release(&key);
 	PG_RETURN_VOID();
 }

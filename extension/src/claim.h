@@ -35,9 +35,10 @@ typedef struct ClaimTerms
 	int64		ttl;			/* us; negative: idem.key_ttl */
 } ClaimTerms;
 
-extern ClaimAnswer claim_take(IdemKey *key, const ClaimTerms *terms, KeyRow *row);
+extern ClaimAnswer claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row);
 extern const char *claim_answer_name(ClaimAnswer answer);
 extern void claim_complete(const IdemKey *key, Datum response);
+extern void claim_release(const IdemKey *key);
 extern ClaimState claim_state(const IdemKey *key);
 extern bool claim_lock(const IdemKey *key, int wait_ms);
 extern void claim_unlock(const IdemKey *key);

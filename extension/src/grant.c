@@ -31,6 +31,11 @@ static const struct
 		"pg_catalog.interval, pg_catalog.interval, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_release(pg_catalog.text, pg_catalog.text, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_execute(pg_catalog.regprocedure, pg_catalog.text, pg_catalog.jsonb, "
+		"pg_catalog.text, pg_catalog.interval)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_claim_many(pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text), "
+		"%1$s.idem_complete_many(pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_compensate_with(pg_catalog.text, pg_catalog.regprocedure, pg_catalog.jsonb, "
 		"pg_catalog.text, pg_catalog.interval, pg_catalog.int8)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_confirm(pg_catalog.text, pg_catalog.text)", APP | DBA},

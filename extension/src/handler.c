@@ -1,8 +1,11 @@
 /*
  * handler.c
- *	  Handlers: functions that undo what was done under a key.
+ *	  Handlers: functions that do the work of a key, or undo it.
  *
- * A handler is kept by its qualified name, not by its oid, so that dump,
+ * One that does the work is given with the request and called as any function
+ * is, by the caller.  One that undoes it is registered for later.
+ *
+ * That is kept by its qualified name, not by its oid, so that dump,
  * restore and pg_upgrade carry it; what it is and whether its role may call it
  * is looked at again before each call.
  *
@@ -26,6 +29,7 @@
 #include "catalog/pg_type.h"
 #include "json.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -56,33 +60,34 @@ refuse_handler(const char *function, const char *detail, const char *hint)
 }
 
 /*
- * Is the function one that can be a handler, and may the role execute it?
+ * Is the function one that can be such a handler, and may the role execute it?
  */
-static void
-check_handler(Oid function, Oid role, const char *hint)
+void
+handler_check(Oid function, Oid role, HandlerUse use, const char *hint)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
-	const char *name;
 	bool		plain;
 	bool		temporary;
 
 	if (!HeapTupleIsValid(tuple))
 		refuse_handler(psprintf("%u", function), _("There is no such function."), hint);
-	name = format_procedure(function);
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	plain = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
 		proc->pronargs == 1 && proc->proargtypes.values[0] == JSONBOID &&
-		(proc->prorettype == VOIDOID || proc->prorettype == JSONBOID);
-	temporary = isAnyTempNamespace(proc->pronamespace);
+		(proc->prorettype == JSONBOID ||
+		 (proc->prorettype == VOIDOID && use == HANDLER_COMPENSATES));
+	temporary = use == HANDLER_COMPENSATES && isAnyTempNamespace(proc->pronamespace);
 	ReleaseSysCache(tuple);
 
 	if (!plain)
-		refuse_handler(name, _("It is not a function of one argument of type jsonb that returns void or jsonb."), hint);
+		refuse_handler(format_procedure(function), use == HANDLER_EXECUTES ?
+					   _("It is not a function of one argument of type jsonb that returns jsonb.") :
+					   _("It is not a function of one argument of type jsonb that returns void or jsonb."), hint);
 	if (temporary)
-		refuse_handler(name, _("It is temporary: when the handler is called, its session may be gone."), hint);
+		refuse_handler(format_procedure(function), _("It is temporary: when the handler is called, its session may be gone."), hint);
 	if (!idem_may_execute(function, role))
-		refuse_handler(name, psprintf(_("Role \"%s\" has no EXECUTE privilege on it."),
+		refuse_handler(format_procedure(function), psprintf(_("Role \"%s\" has no EXECUTE privilege on it."),
 									  GetUserNameFromId(role, false)), hint);
 }
 
@@ -103,7 +108,7 @@ handler_make(FunctionCallInfo fcinfo, int function_arg, int args_arg)
 				 errdetail("It is the function that undoes the work."),
 				 errhint("Pass a function by its signature, such as 'refund(jsonb)'.")));
 	function = PG_GETARG_OID(function_arg);
-	check_handler(function, GetUserId(),
+	handler_check(function, GetUserId(), HANDLER_COMPENSATES,
 				  _("Pass a function f(jsonb) that returns void or jsonb and that you may execute."));
 
 	save = MemoryContextSwitchTo(TopTransactionContext);
@@ -281,6 +286,24 @@ add_context(void *arg)
 				call->role, call->role);
 }
 
+Datum
+handler_call(FmgrInfo *function, Datum args, bool *isnull)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	PgStat_FunctionCallUsage usage;
+	Datum		result;
+
+	InvokeFunctionExecuteHook(function->fn_oid);
+	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = args;
+	fcinfo->args[0].isnull = false;
+	pgstat_init_function_usage(fcinfo, &usage);
+	result = FunctionCallInvoke(fcinfo);
+	pgstat_end_function_usage(&usage, true);
+	*isnull = fcinfo->isnull;
+	return result;
+}
+
 /*
  * Call the function as the role.  Its error is caught by a subtransaction,
  * whose end puts user and settings back.
@@ -288,7 +311,6 @@ add_context(void *arg)
 static Datum
 call_function(HandlerCall *call, Oid function, Oid role, Datum args, bool *isnull)
 {
-	LOCAL_FCINFO(fcinfo, 1);
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
 		.callback = add_context,
@@ -316,13 +338,9 @@ call_function(HandlerCall *call, Oid function, Oid role, Datum args, bool *isnul
 								 GUC_ACTION_SAVE, true, 0, false);
 	}
 
-	InvokeFunctionExecuteHook(function);
 	fmgr_info(function, &flinfo);
-	InitFunctionCallInfoData(*fcinfo, &flinfo, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = args;
-	fcinfo->args[0].isnull = false;
-	result = FunctionCallInvoke(fcinfo);
-	*isnull = fcinfo->isnull || get_func_rettype(function) == VOIDOID;
+	result = handler_call(&flinfo, args, isnull);
+	*isnull |= get_func_rettype(function) == VOIDOID;
 
 	if (call->restricted)
 	{
@@ -365,7 +383,7 @@ handlers_run(const IdemKey *key, Datum stored)
 		function = find_function(call.function);
 		if (!OidIsValid(function))
 			refuse_handler(call.function, _("There is no function of that name and signature."), hint);
-		check_handler(function, role, hint);
+		handler_check(function, role, HANDLER_COMPENSATES, hint);
 
 		result = call_function(&call, function, role,
 							   JsonbPGetDatum(JsonbValueToJsonb(stored_member(handlers, i, "args", jbvNull))),

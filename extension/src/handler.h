@@ -1,11 +1,17 @@
 /*
  * handler.h
- *	  Handlers: functions that undo what was done under a key.
+ *	  Handlers: functions that do the work of a key, or undo it.
  */
 #ifndef IDEM_HANDLER_H
 #define IDEM_HANDLER_H
 
 #include "key.h"
+
+typedef enum HandlerUse
+{
+	HANDLER_EXECUTES,			/* does the work, and returns the response */
+	HANDLER_COMPENSATES			/* undoes it, later */
+} HandlerUse;
 
 /* one that was registered and not stored yet */
 typedef struct Handler
@@ -16,6 +22,8 @@ typedef struct Handler
 	Datum		args;			/* jsonb */
 } Handler;
 
+extern void handler_check(Oid function, Oid role, HandlerUse use, const char *hint);
+extern Datum handler_call(FmgrInfo *function, Datum args, bool *isnull);
 extern Handler *handler_make(FunctionCallInfo fcinfo, int function_arg, int args_arg);
 extern Datum handlers_to_jsonb(const Handler *newest);
 extern char *handlers_first_role(Datum handlers);

@@ -204,11 +204,10 @@ idem_text_equal(const text *a, const text *b)
 
 /*
  * In PG_CATCH: roll back the internal subtransaction that was begun in this
- * context and with this owner, and return the error, if it is the one that is
- * an answer; any other goes on.
+ * context and with this owner, and return the error.
  */
 ErrorData *
-idem_undo_for(int sqlstate, MemoryContext context, ResourceOwner owner)
+idem_undo(MemoryContext context, ResourceOwner owner)
 {
 	ErrorData  *error;
 
@@ -218,6 +217,17 @@ idem_undo_for(int sqlstate, MemoryContext context, ResourceOwner owner)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	return error;
+}
+
+/*
+ * The same if the error is the one that is an answer; any other goes on.
+ */
+ErrorData *
+idem_undo_for(int sqlstate, MemoryContext context, ResourceOwner owner)
+{
+	ErrorData  *error = idem_undo(context, owner);
+
 	if (error->sqlerrcode != sqlstate)
 		ReThrowError(error);
 	return error;

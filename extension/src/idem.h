@@ -52,6 +52,7 @@ extern int64 idem_interval_us(FunctionCallInfo fcinfo, int arg,
 extern text *idem_name(FunctionCallInfo fcinfo, int arg, const char *what);
 extern void idem_check_name(const text *name, const char *what);
 extern bool idem_text_equal(const text *a, const text *b);
+extern ErrorData *idem_undo(MemoryContext context, ResourceOwner owner);
 extern ErrorData *idem_undo_for(int sqlstate, MemoryContext context, ResourceOwner owner);
 
 /* claim.c */

@@ -93,22 +93,20 @@ to_utf8(const char *text, int *len)
 }
 
 /*
- * The key and scope arguments, checked.  The result points into them.
+ * The text of a key, checked; a NULL pointer stands for NULL.  The key points
+ * into it.
  */
 void
-key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
+key_set_name(const text *name, IdemKey *key)
 {
-	text	   *value;
-
-	if (PG_ARGISNULL(key_arg))
+	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_KEY),
 				 errmsg("idempotency key must not be NULL"),
 				 errdetail("A key is text of 1 to %d bytes.", IDEM_MAX_NAME_BYTES),
 				 errhint("Pass the key that the client sent, or one derived from the request's own identity.")));
-	value = PG_GETARG_TEXT_PP(key_arg);
-	key->key = VARDATA_ANY(value);
-	key->key_len = VARSIZE_ANY_EXHDR(value);
+	key->key = VARDATA_ANY(name);
+	key->key_len = VARSIZE_ANY_EXHDR(name);
 	if (key->key_len == 0 || key->key_len > IDEM_MAX_NAME_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_KEY),
@@ -120,16 +118,22 @@ key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
 				 key->key_len == 0 ?
 				 errhint("Pass the key that the client sent, or one derived from the request's own identity.") :
 				 errhint("Use a hash of the long value as the key.")));
+}
 
-	if (PG_ARGISNULL(scope_arg))
+/*
+ * And its scope.
+ */
+void
+key_set_scope(const text *scope, IdemKey *key)
+{
+	if (scope == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_SCOPE),
 				 errmsg("scope must not be NULL"),
 				 errdetail("A scope is text of 0 to %d bytes.", IDEM_MAX_NAME_BYTES),
 				 errhint("Leave the argument out, or pass '', for no scope.")));
-	value = PG_GETARG_TEXT_PP(scope_arg);
-	key->scope = VARDATA_ANY(value);
-	key->scope_len = VARSIZE_ANY_EXHDR(value);
+	key->scope = VARDATA_ANY(scope);
+	key->scope_len = VARSIZE_ANY_EXHDR(scope);
 	if (key->scope_len > IDEM_MAX_NAME_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_INVALID_SCOPE),
@@ -137,6 +141,13 @@ key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
 				 errdetail("The scope has %d bytes; a scope is text of 0 to %d bytes.",
 						   key->scope_len, IDEM_MAX_NAME_BYTES),
 				 errhint("Use a short name or a hash of the long value as the scope.")));
+}
+
+void
+key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg, IdemKey *key)
+{
+	key_set_name(PG_ARGISNULL(key_arg) ? NULL : PG_GETARG_TEXT_PP(key_arg), key);
+	key_set_scope(PG_ARGISNULL(scope_arg) ? NULL : PG_GETARG_TEXT_PP(scope_arg), key);
 }
 
 bool

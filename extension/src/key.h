@@ -18,6 +18,8 @@ typedef struct IdemKey
 	int64		digest;			/* set by key_digest() */
 } IdemKey;
 
+extern void key_set_name(const text *name, IdemKey *key);
+extern void key_set_scope(const text *scope, IdemKey *key);
 extern void key_from_args(FunctionCallInfo fcinfo, int key_arg, int scope_arg,
 						  IdemKey *key);
 extern bool key_equal(const IdemKey *a, const IdemKey *b);

@@ -196,6 +196,7 @@ find_tables(void)
 
 	tables.claim_result = find_type(tables.schema, "idem_claim_result");
 	tables.cancel_result = find_type(tables.schema, "idem_cancel_result");
+	tables.execute_result = find_type(tables.schema, "idem_execute_result");
 	tables.ring = find_table(tables.schema, "idem_ring", ring_layout);
 	for (int store = 0; store < STORES; store++)
 	{

@@ -200,6 +200,7 @@ typedef struct Tables
 	Oid			schema;
 	Oid			claim_result;	/* the row type that idem_claim() returns */
 	Oid			cancel_result;	/* and idem_cancel() */
+	Oid			execute_result; /* and idem_execute() */
 	Oid			ring;
 	StoreTable	generation[STORES][RING_GENERATIONS];
 	StoreTable	pinned;

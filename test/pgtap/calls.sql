@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(121);
+SELECT plan(144);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -22,6 +22,18 @@ SELECT results_eq($$SELECT idem_complete('c4', 'null', 's', NULL)$$, ARRAY['null
 SELECT lives_ok($$SELECT idem_release('c2')$$, 'idem_release of 1 literal');
 SELECT lives_ok($$SELECT idem_claim('c2', '{}', 's'), idem_release('c2', 's')$$, 'of 2');
 SELECT lives_ok($$SELECT idem_release('c5', '', NULL)$$, 'of 3');
+CREATE FUNCTION regress_idem_do(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
+SELECT results_eq($$SELECT status FROM idem_execute('regress_idem_do(jsonb)', 'e1', '1')$$, '{executed}'::text[], 'idem_execute of 3 literals');
+SELECT results_eq($$SELECT status FROM idem_execute('regress_idem_do(jsonb)', 'e1', '1', '')$$, '{completed}'::text[], 'of 4');
+SELECT results_eq($$SELECT status FROM idem_execute('regress_idem_do(jsonb)', 'e1', '2', '', '1 day')$$, '{mismatch}'::text[], 'of 5');
+SELECT lives_ok($$SELECT idem_execute('regress_idem_do(jsonb)', 'e1', '1')$$, 'idem_execute as a scalar');
+SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1,e2}', '{1,2}')$$, '{completed,executed}'::text[], 'idem_execute_many of 3 literals');
+SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1}', '{1}', 's')$$, '{executed}'::text[], 'of 4');
+SELECT results_eq($$SELECT status FROM idem_claim_many('{e3,e4}')$$, '{claimed,claimed}'::text[], 'idem_claim_many of 1 literal');
+SELECT results_eq($$SELECT status FROM idem_claim_many('{e5}', '{1}')$$, '{claimed}'::text[], 'of 2');
+SELECT results_eq($$SELECT status FROM idem_claim_many('{e3}', NULL, 's')$$, '{claimed}'::text[], 'of 3');
+SELECT results_eq($$SELECT idem_complete_many('{e3,e4,e5}', '{1,2,3}')$$, '{3}'::int[], 'idem_complete_many of 2 literals');
+SELECT results_eq($$SELECT idem_complete_many('{e3}', '{1}', 's')$$, '{1}'::int[], 'of 3');
 CREATE FUNCTION regress_idem_undo(jsonb) RETURNS void LANGUAGE sql AS '';
 SELECT lives_ok($$SELECT idem_claim('cc'); SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '1')$$, 'idem_compensate_with of 3 literals');
 SELECT lives_ok($$SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '{"a": 1}', '')$$, 'of 4');
@@ -105,6 +117,18 @@ PREPARE rule AS INSERT INTO idem_transitions (machine, from_state, to_state) VAL
 SELECT is(pg_temp.parameters('rule'), '{text,text,text}', 'a rule of untyped parameters');
 SELECT lives_ok($$EXECUTE rule ('m', NULL, 'a')$$, '... executed');
 SELECT lives_ok($$SELECT idem_attach(columns => '{id}', topic => 't', machine => 'order', state_column => 'state', tbl => 'guarded')$$, 'idem_attach by name');
+PREPARE executing AS SELECT status FROM idem_execute($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('executing'), '{regprocedure,text,jsonb,text,interval}', 'idem_execute of untyped parameters');
+SELECT results_eq($$EXECUTE executing ('regress_idem_do(jsonb)', 'pe', '1', '', '1 h')$$, '{executed}'::text[], '... executed');
+PREPARE executing_many AS SELECT status FROM idem_execute_many($1, $2, $3, $4);
+SELECT is(pg_temp.parameters('executing_many'), '{regprocedure,text[],jsonb[],text}', 'idem_execute_many of untyped parameters');
+SELECT results_eq($$EXECUTE executing_many ('regress_idem_do(jsonb)', '{pe,pf}', '{1,2}', '')$$, '{completed,executed}'::text[], '... executed');
+PREPARE claim_many AS SELECT status FROM idem_claim_many($1, $2, $3);
+SELECT is(pg_temp.parameters('claim_many'), '{text[],jsonb[],text}', 'idem_claim_many of untyped parameters');
+SELECT results_eq($$EXECUTE claim_many ('{pe,pg}', '{1,2}', '')$$, '{completed,claimed}'::text[], '... executed');
+PREPARE complete_many AS SELECT idem_complete_many($1, $2, $3);
+SELECT is(pg_temp.parameters('complete_many'), '{text[],jsonb[],text}', 'idem_complete_many of untyped parameters');
+SELECT results_eq($$EXECUTE complete_many ('{pg}', '{1}', '')$$, '{1}'::int[], '... executed');
 PREPARE compensate_with AS SELECT idem_compensate_with($1, $2, $3, $4, $5, $6);
 SELECT is(pg_temp.parameters('compensate_with'), '{text,regprocedure,jsonb,text,interval,bigint}', 'idem_compensate_with of untyped parameters');
 SELECT lives_ok($$SELECT idem_claim('p0'); EXECUTE compensate_with ('p0', 'regress_idem_undo(jsonb)', '1', '', '1 h', NULL); SELECT idem_complete('p0', '1')$$, '... executed');
@@ -166,6 +190,10 @@ SELECT is(pg_temp.parameters('look'), '{text,text}', 'idem_keys by untyped param
 -- by name, and by the types that drivers like to send
 SELECT results_eq($$SELECT status FROM idem_claim(scope => 'n', lease => NULL, ttl => '1 day', wait => '0', request => '{}', key => 'n1')$$,
 	'{claimed}'::text[], 'idem_claim by name');
+SELECT results_eq($$SELECT status FROM idem_execute(ttl => '1 h', scope => 'n', request => '1', key => 'ne', handler => 'regress_idem_do(jsonb)')$$, '{executed}'::text[], 'idem_execute by name');
+SELECT results_eq($$SELECT status FROM idem_execute_many(scope => 'n', requests => '{1}', keys => '{ne}', handler => 'regress_idem_do(jsonb)')$$, '{completed}'::text[], 'idem_execute_many by name');
+SELECT results_eq($$SELECT status FROM idem_claim_many(scope => 'n', requests => '{1}', keys => '{nf}')$$, '{claimed}'::text[], 'idem_claim_many by name');
+SELECT results_eq($$SELECT idem_complete_many(scope => 'n', responses => '{1}', keys => '{nf}')$$, '{1}'::int[], 'idem_complete_many by name');
 SELECT lives_ok($$SELECT idem_compensate_with(token => NULL, deadline => '1 h', scope => 'n', args => '1', handler => 'regress_idem_undo(jsonb)', key => 'n1')$$, 'idem_compensate_with by name');
 SELECT results_eq($$SELECT idem_complete(token => NULL, scope => 'n', response => '1', key => 'n1')$$, '{1}'::jsonb[], 'idem_complete by name');
 SELECT results_eq($$SELECT status FROM idem_cancel(wait => '0', scope => 'n', reason => 'r', key => 'n1'::varchar)$$, '{compensated}'::text[], 'idem_cancel by name');

@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(37);
+SELECT plan(43);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -33,6 +33,21 @@ SELECT is(pg_temp.contract('idem_evict'),
 	'(key text, scope text DEFAULT ''''::text) -> boolean / C VOLATILE PARALLEL UNSAFE', 'idem_evict');
 SELECT is(pg_temp.contract('idem_digest'),
 	'(key text, scope text DEFAULT ''''::text) -> bigint / C IMMUTABLE PARALLEL SAFE', 'idem_digest');
+SELECT is(pg_temp.contract('idem_execute'),
+	'(handler regprocedure, key text, request jsonb, scope text DEFAULT ''''::text, ttl interval DEFAULT NULL::interval'
+	') -> idem_execute_result / C VOLATILE PARALLEL UNSAFE', 'idem_execute');
+SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'status text, response jsonb', 'idem_execute_result')
+	FROM pg_attribute WHERE attrelid = 'idem_execute_result'::regclass;
+SELECT is(pg_temp.contract('idem_execute_many'),
+	'(handler regprocedure, keys text[], requests jsonb[], scope text DEFAULT ''''::text'
+	') -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'idem_execute_many');
+SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'key text, status text, response jsonb', 'idem_many_result')
+	FROM pg_attribute WHERE attrelid = 'idem_many_result'::regclass;
+SELECT is(pg_temp.contract('idem_claim_many'),
+	'(keys text[], requests jsonb[] DEFAULT NULL::jsonb[], scope text DEFAULT ''''::text'
+	') -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'idem_claim_many');
+SELECT is(pg_temp.contract('idem_complete_many'),
+	'(keys text[], responses jsonb[], scope text DEFAULT ''''::text) -> integer / C VOLATILE PARALLEL UNSAFE', 'idem_complete_many');
 SELECT is(pg_temp.contract('idem_compensate_with'),
 	'(key text, handler regprocedure, args jsonb, scope text DEFAULT ''''::text, deadline interval DEFAULT NULL::interval, token bigint DEFAULT NULL::bigint'
 	') -> void / C VOLATILE PARALLEL UNSAFE', 'idem_compensate_with');

@@ -51,6 +51,10 @@ my @answers = $cancel =~ /^SELECT status .*; -- (\w+)/mg;
 is($node->safe_psql('postgres', $cancel), join("\n", 'claimed', '', '{"order": 4712}', @answers[1 .. 4]), 'cancellations answer as shown');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM orders'), '1', 'and undo the order');
 
+my ($execute) = grep { /idem_execute/ } @more;
+my @rows = $execute =~ /^-- +([\w-]+ +\| +(?:executed|completed).*|executed.*)$/mg;
+is($node->safe_psql('postgres', $execute), join("\n", map { s/ +\| +/|/gr } @rows), 'one statement, and many keys, answer as shown');
+
 like(slurp_file("$root/sdk/examples/quickstart.cpp"), qr/\Q$cpp\E/, 'the C++ example is the one that is built and run');
 
 $node->stop;

@@ -1,0 +1,246 @@
+/*
+ * many.c
+ *	  Many keys in one call: idem_claim_many, idem_complete_many, and what
+ *	  idem_execute_many shares with them.
+ *
+ * Their locks are taken in the order of the digests and never waited for: one
+ * that somebody else holds is in progress.  So calls with the same keys in
+ * other orders cannot deadlock.
+ */
+#include "many.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(idem_claim_many);
+PG_FUNCTION_INFO_V1(idem_complete_many);
+
+/* each claim is a lock, and the server's table of these has an end */
+#define MANY_MAX 500
+
+static void
+add_element(void *arg)
+{
+	errcontext("element %d of keys", *(const int *) arg);
+}
+
+/*
+ * The elements of an array argument.
+ */
+static int
+elements(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
+		 Datum **values, bool **nulls)
+{
+	ArrayType  *array;
+	int			count;
+
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be NULL", name),
+				 errdetail("It is an array, with an element for each key."),
+				 errhint("Pass '{}' for no keys: array_agg() of no rows is NULL, coalesce(array_agg(...), '{}') is not.")));
+	array = PG_GETARG_ARRAYTYPE_P(arg);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a one-dimensional array", name),
+				 errdetail("It has %d dimensions.", ARR_NDIM(array)),
+				 errhint("Pass a flat list with an element for each key.")));
+	count = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	if (count > MANY_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("too many %s in one call: %d", name, count),
+				 errdetail("One call takes at most %d keys.", MANY_MAX),
+				 errhint("Split them into several calls, each in a transaction of its own: locks are held until that ends.")));
+	deconstruct_array(array, type, -1, false, TYPALIGN_INT, values, nulls, &count);
+	return count;
+}
+
+/*
+ * The arguments (keys, values, scope) from keys_arg on, checked.
+ */
+ManyItem *
+many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
+		   bool values_needed, int *count)
+{
+	bool		have_values = values_needed || !PG_ARGISNULL(keys_arg + 1);
+	Datum	   *names;
+	bool	   *no_name;
+	Datum	   *values = NULL;
+	bool	   *no_value = NULL;
+	ManyItem   *items;
+	IdemKey		key;
+	int			position = 0;
+	ErrorContextCallback context = {
+		.previous = error_context_stack,
+		.callback = add_element,
+		.arg = &position
+	};
+
+	*count = elements(fcinfo, keys_arg, "keys", TEXTOID, &names, &no_name);
+	if (have_values)
+	{
+		int			value_count = elements(fcinfo, keys_arg + 1, values_name, JSONBOID, &values, &no_value);
+
+		if (value_count != *count)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("keys and %s differ in length", values_name),
+					 errdetail("There are %d keys and %d %s.", *count, value_count, values_name),
+					 errhint("Pass an element of %s for each key, in the same order.", values_name)));
+	}
+
+	key_set_scope(PG_ARGISNULL(keys_arg + 2) ? NULL : PG_GETARG_TEXT_PP(keys_arg + 2), &key);
+	items = palloc0(*count * sizeof(ManyItem));
+	for (int i = 0; i < *count; i++)
+	{
+		position = i + 1;
+		error_context_stack = &context;
+		key_set_name(no_name[i] ? NULL : DatumGetTextPP(names[i]), &key);
+		error_context_stack = context.previous;
+
+		if (have_values && no_value[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not contain NULL", values_name),
+					 errdetail("Element %d is NULL.", position),
+					 errhint("Pass 'null'::jsonb for a JSON null.")));
+		items[i].key = key;
+		items[i].name = names[i];
+		items[i].value = have_values ? DatumGetJsonbP(values[i]) : NULL;
+	}
+	return items;
+}
+
+static int
+compare_items(const void *a, const void *b)
+{
+	const ManyItem *x = *(const ManyItem *const *) a;
+	const ManyItem *y = *(const ManyItem *const *) b;
+	int			order;
+
+	if (x->key.digest != y->key.digest)
+		return x->key.digest < y->key.digest ? -1 : 1;
+	order = memcmp(x->key.key, y->key.key, Min(x->key.key_len, y->key.key_len));
+	if (order == 0)
+		order = x->key.key_len - y->key.key_len;
+	if (order == 0)
+		order = x < y ? -1 : 1; /* as they were given */
+	return order;
+}
+
+static bool
+same_request(const ManyItem *a, const ManyItem *b)
+{
+	uint8		fingerprints[2][FINGERPRINT_BYTES];
+
+	if (a->value == NULL)
+		return true;
+	fingerprint_request(JsonbPGetDatum(a->value), fingerprints[0]);
+	fingerprint_request(JsonbPGetDatum(b->value), fingerprints[1]);
+	return memcmp(fingerprints[0], fingerprints[1], FINGERPRINT_BYTES) == 0;
+}
+
+/*
+ * Claim every key that can be had at once, and say why not of the others.  Of
+ * those that are equal the first gets the claim; what becomes of the others
+ * with the same request is the caller's to say.
+ */
+void
+many_claim(ManyItem *items, int count)
+{
+	ManyItem **order = palloc(count * sizeof(ManyItem *));
+	const ManyItem *claimed = NULL; /* the last one */
+
+	for (int i = 0; i < count; i++)
+	{
+		key_digest(&items[i].key);
+		order[i] = &items[i];
+	}
+	qsort(order, count, sizeof(ManyItem *), compare_items);
+
+	for (int i = 0; i < count; i++)
+	{
+		ManyItem   *item = order[i];
+		ClaimTerms	terms = {.request = item->value, .wait_ms = 0, .ttl = -1};
+		ClaimAnswer answer;
+		KeyRow		row;
+
+		CHECK_FOR_INTERRUPTS();
+		if (claimed != NULL && key_equal(&claimed->key, &item->key))
+		{
+			if (same_request(claimed, item))
+				item->first = claimed;
+			else
+				item->status = claim_answer_name(ANSWER_MISMATCH);
+			continue;
+		}
+
+		answer = claim_take(&item->key, &terms, &row);
+		item->status = claim_answer_name(answer);
+		item->claimed = answer == ANSWER_CLAIMED;
+		if (item->claimed)
+			claimed = item;
+		else if (answer == ANSWER_COMPLETED)
+			item->response = row.response;
+	}
+}
+
+/*
+ * As an idem_many_result (key, status, response) each.
+ */
+void
+many_answer(FunctionCallInfo fcinfo, const ManyItem *items, int count)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < count; i++)
+	{
+		Datum		values[3] = {items[i].name, CStringGetTextDatum(items[i].status), items[i].response};
+		bool		nulls[3] = {false, false, items[i].response == 0};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+}
+
+/*
+ * (keys, requests, scope) -> setof idem_many_result
+ */
+Datum
+idem_claim_many(PG_FUNCTION_ARGS)
+{
+	int			count;
+	ManyItem   *items = many_items(fcinfo, 0, "requests", false, &count);
+
+	idem_require_writable("idem_claim_many()");
+	many_claim(items, count);
+	for (int i = 0; i < count; i++)
+		if (items[i].first != NULL)
+			items[i].status = claim_answer_name(ANSWER_IN_PROGRESS);
+	many_answer(fcinfo, items, count);
+	return (Datum) 0;
+}
+
+/*
+ * (keys, responses, scope) -> how many
+ */
+Datum
+idem_complete_many(PG_FUNCTION_ARGS)
+{
+	int			count;
+	ManyItem   *items = many_items(fcinfo, 0, "responses", true, &count);
+
+	idem_require_writable("idem_complete_many()");
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		claim_complete(&items[i].key, JsonbPGetDatum(items[i].value));
+	}
+	PG_RETURN_INT32(count);
+}

@@ -1,0 +1,27 @@
+/*
+ * many.h
+ *	  Many keys in one call.
+ */
+#ifndef IDEM_MANY_H
+#define IDEM_MANY_H
+
+#include "claim.h"
+
+/* one of the call's keys, in the order in which they were given */
+typedef struct ManyItem
+{
+	IdemKey		key;
+	Datum		name;			/* text: the key as given */
+	Jsonb	   *value;			/* request or response; NULL: none */
+	bool		claimed;		/* by this call */
+	const struct ManyItem *first;	/* of the same key and request, which was claimed */
+	const char *status;
+	Datum		response;		/* jsonb; 0: none */
+} ManyItem;
+
+extern ManyItem *many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
+						bool values_needed, int *count);
+extern void many_claim(ManyItem *items, int count);
+extern void many_answer(FunctionCallInfo fcinfo, const ManyItem *items, int count);
+
+#endif							/* IDEM_MANY_H */
