@@ -17,7 +17,7 @@ typedef struct Handler
 } Handler;
 
 extern Handler *handler_make(FunctionCallInfo fcinfo, int function_arg, int args_arg);
-extern Datum handlers_to_jsonb(const Handler *newest);
+extern Datum handlers_to_jsonb(Datum stored, const Handler *newest);
 extern char *handlers_first_role(Datum handlers);
 extern Datum handlers_run(const IdemKey *key, Datum handlers);
 
