@@ -12,8 +12,18 @@ CREATE EXTENSION idem;
 CREATE TABLE undone (what text);
 CREATE FUNCTION undo(jsonb) RETURNS void LANGUAGE sql AS $$INSERT INTO undone VALUES ($1 #>> '{}')$$;
 CREATE FUNCTION refused(jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN INSERT INTO undone VALUES ('not to be seen'); RAISE 'no' USING ERRCODE = 'ID012'; END $$;
--- as if the time had come; the clock is another matter
-CREATE PROCEDURE over(k text) LANGUAGE sql AS $$UPDATE idem_pinned SET lease_ends_at = now() - interval '1 s' WHERE key = k$$;
+-- as if the server's clock had been set forward by that much, for this key
+CREATE PROCEDURE set_clock(k text, ahead interval) LANGUAGE sql AS $$
+	UPDATE idem_pinned SET claimed_at = claimed_at - ahead, lease_ends_at = lease_ends_at - ahead, ttl_ends_at = ttl_ends_at - ahead, expires_at = expires_at - ahead
+	WHERE key = k AND lease_ends_at IS NOT NULL
+$$;
+-- until the lease is just over
+CREATE PROCEDURE over(k text) LANGUAGE plpgsql AS $$
+DECLARE
+	ahead interval := lease_ends_at - now() + interval '1 s' FROM idem_pinned WHERE key = k;
+BEGIN
+	CALL set_clock(k, ahead);
+END $$;
 -- what is stored; intervals to the minute
 CREATE FUNCTION about(timestamptz) RETURNS text LANGUAGE sql AS $$
 	SELECT CASE WHEN isfinite($1) THEN (date_trunc('minute', $1 - clock_timestamp() + interval '30 s'))::text ELSE 'never' END
@@ -213,7 +223,7 @@ COMMIT;
 BEGIN; SELECT status FROM idem_claim('life', ttl => '1 us'); SELECT idem_complete('life', '1'); COMMIT;
 SELECT status, attempt FROM idem_claim('life', lease => '1 h', ttl => '1 us');
 SELECT status FROM idem_claim('life', wait => '0');
-UPDATE idem_pinned SET lease_ends_at = now() - interval '3 h', expires_at = now() - interval '2 h' WHERE key = 'life';
+CALL set_clock('life', '26 h');
 SELECT status FROM idem_status('life');
 BEGIN; SELECT status, attempt, checkpoint FROM idem_claim('life'); SELECT idem_complete('life', '2'); COMMIT;
 SELECT status, response FROM idem_claim('life');
@@ -221,7 +231,7 @@ SELECT status, response FROM idem_claim('life');
 -- left alone it is remembered for idem.key_ttl, and then removed
 SELECT status FROM idem_claim('alone', lease => '1 h', ttl => '1 s');
 SELECT about(expires_at), about(ttl_ends_at) FROM idem_pinned WHERE key = 'alone';
-UPDATE idem_pinned SET lease_ends_at = now() - interval '1 day', expires_at = now() WHERE key = 'alone';
+CALL set_clock('alone', '25 h 1 min');
 CALL idem_maintain();
 SELECT count(*) FROM idem_pinned WHERE key = 'alone';
 
@@ -306,22 +316,31 @@ SELECT status, attempt FROM idem_claim('evicted', lease => '1 h');
 
 -- the clock does not decide who the owner is: whichever way it is set, one token can complete
 SELECT token AS t1 FROM idem_claim('clock', lease => '1 h') \gset
-UPDATE idem_pinned SET lease_ends_at = lease_ends_at - interval '2 h' WHERE key = 'clock'; -- set forward
+CALL set_clock('clock', '2 h');
 SELECT token AS t2 FROM idem_claim('clock', lease => '1 h') \gset
-UPDATE idem_pinned SET lease_ends_at = lease_ends_at + interval '2 h' WHERE key = 'clock'; -- and back
+CALL set_clock('clock', '-2 h');
 SELECT status FROM idem_claim('clock', wait => '0');
 SELECT idem_renew('clock', :t1, '1 h');
 SELECT idem_complete('clock', '1', token => :t1);
-UPDATE idem_pinned SET lease_ends_at = lease_ends_at - interval '4 h' WHERE key = 'clock'; -- and forward
+CALL set_clock('clock', '6 h');
 SELECT idem_complete('clock', '1', token => :t1);
 SELECT idem_complete('clock', '2', token => :t2);
 SELECT idem_complete('clock', '3', token => :t2);
 SELECT status, response FROM idem_claim('clock');
+-- set back before anybody has taken it: the first goes on
+SELECT token AS t1 FROM idem_claim('back', lease => '1 h') \gset
+CALL set_clock('back', '2 h');
+CALL set_clock('back', '-3 h');
+SELECT status FROM idem_claim('back', wait => '0', lease => '1 h');
+SELECT about(idem_renew('back', :t1, '1 min'));
+CALL set_clock('back', '2 min');
+SELECT status, attempt FROM idem_claim('back', lease => '1 h');
+SELECT idem_complete('back', '1', token => :t1);
 -- so far that the lease was forgotten and the key claimed anew; back again, the younger life counts
 SELECT token AS t1 FROM idem_claim('far', lease => '1 h') \gset
-UPDATE idem_pinned SET lease_ends_at = lease_ends_at - interval '9 days', expires_at = expires_at - interval '9 days' WHERE key = 'far';
+CALL set_clock('far', '9 days');
 SELECT token AS t2, attempt FROM idem_claim('far', lease => '1 h') \gset
-UPDATE idem_pinned SET lease_ends_at = lease_ends_at + interval '9 days', expires_at = expires_at + interval '9 days' WHERE key = 'far' AND token = :t1;
+CALL set_clock('far', '-9 days');
 SELECT :'attempt' AS attempt, count(*) AS rows FROM idem_pinned WHERE key = 'far';
 SELECT idem_complete('far', '1', token => :t1);
 SELECT idem_complete('far', '2', token => :t2);
