@@ -221,22 +221,23 @@ Errors: ID005, ID006 invalid key or scope.$$;
 -- ---------------------------------------------------------------------------
 
 CREATE VIEW idem_keys AS
-SELECT k.scope, k.key,
-       CASE WHEN k.token IS NOT NULL THEN 'in_progress'::pg_catalog.text
-            WHEN k.cancelled THEN 'cancelled' ELSE 'completed' END AS status,
-       COALESCE(k.attempt, 1) AS attempt,
-       CASE WHEN k.token IS NOT NULL THEN NULL WHEN k.cancelled THEN k.answer ELSE k.response END AS response,
-       k.claimed_at, CASE WHEN k.token IS NULL THEN k.completed_at END AS completed_at,
-       COALESCE(k.lease_ends_at, k.expires_at) AS expires_at, k.digest, k.token, k.holder_pid
-FROM (SELECT *, false AS cancelled, NULL::pg_catalog.jsonb AS answer, NULL::pg_catalog.int4 AS attempt, NULL::pg_catalog.int8 AS token,
-             NULL::pg_catalog.timestamptz AS lease_ends_at, NULL::pg_catalog.int4 AS holder_pid FROM idem_keys_0
-      UNION ALL SELECT *, false, NULL, NULL, NULL, NULL, NULL FROM idem_keys_1
-      UNION ALL SELECT *, false, NULL, NULL, NULL, NULL, NULL FROM idem_keys_2
-      UNION ALL SELECT digest, claimed_at, completed_at, expires_at, life, scope, key, fingerprint, response,
-                       COALESCE(fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[]), false),
-                       answer, attempt, token, lease_ends_at, holder_pid
+SELECT k.scope, k.key, k.status, k.attempt, k.response, k.claimed_at, k.completed_at, k.expires_at, k.digest, k.token, k.holder_pid
+FROM (SELECT scope, key, 'completed'::pg_catalog.text AS status, 1 AS attempt, response, claimed_at, completed_at, expires_at, digest,
+             NULL::pg_catalog.int8 AS token, NULL::pg_catalog.int4 AS holder_pid, expires_at AS remembered_until FROM idem_keys_0
+      UNION ALL SELECT scope, key, 'completed', 1, response, claimed_at, completed_at, expires_at, digest, NULL, NULL, expires_at FROM idem_keys_1
+      UNION ALL SELECT scope, key, 'completed', 1, response, claimed_at, completed_at, expires_at, digest, NULL, NULL, expires_at FROM idem_keys_2
+      UNION ALL SELECT scope, key,
+                       CASE WHEN token IS NOT NULL THEN 'in_progress'
+                            WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
+                            THEN 'cancelled' ELSE 'completed' END,
+                       COALESCE(attempt, 1),
+                       CASE WHEN token IS NOT NULL THEN NULL
+                            WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
+                            THEN answer ELSE response END,
+                       claimed_at, CASE WHEN token IS NULL THEN completed_at END,
+                       COALESCE(lease_ends_at, expires_at), digest, token, holder_pid, expires_at
                 FROM idem_pinned) AS k
-WHERE k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
+WHERE k.remembered_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_keys IS
 $$Every key that is remembered; the response of a cancelled one is what idem_cancel() answered. One under a lease is "in_progress", with its token, the process that last claimed, renewed or noted a checkpoint, and when the lease ends, or has ended, as expires_at. For one key use idem_status(key), or WHERE digest = idem_digest(key): those use the indexes.$$;
 
