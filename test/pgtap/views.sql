@@ -8,7 +8,7 @@ CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
 $$;
 SELECT is(pg_temp.columns('idem_keys'),
 	'scope text, key text, status text, attempt integer, response jsonb, claimed_at timestamp with time zone, '
-	'completed_at timestamp with time zone, expires_at timestamp with time zone, digest bigint', 'idem_keys');
+	'completed_at timestamp with time zone, expires_at timestamp with time zone, digest bigint, token bigint, holder_pid integer', 'idem_keys');
 SELECT is(pg_temp.columns('idem_holders'),
 	'pid integer, since timestamp with time zone, query text, key_hash bigint', 'idem_holders');
 SELECT is(pg_temp.columns('idem_compensations'),
@@ -37,7 +37,7 @@ SELECT set_eq('SELECT * FROM idem_transitions', $$VALUES
 	('order', 'paid', 'completed', true, true), ('order', 'created', 'cancelled', true, true)
 $$, 'the machine that is shipped');
 SELECT set_eq($$SELECT store, generation FROM idem_stores$$,
-	$$SELECT s, g FROM unnest('{keys,inbox,outbox,positions,watermarks}'::text[]) AS s, generate_series(0, 2) AS g UNION ALL VALUES ('pinned', NULL), ('parked', NULL)$$, 'a row for each generation, and for idem_pinned and idem_parked');
+	$$SELECT s, g FROM unnest('{keys,inbox,outbox,positions,watermarks}'::text[]) AS s, generate_series(0, 2) AS g UNION ALL VALUES ('pinned', NULL::int), ('parked', NULL)$$, 'a row for each generation, and for idem_pinned and idem_parked');
 SELECT is_empty($$
 	SELECT attrelid::regclass, attname FROM pg_attribute
 	WHERE attrelid IN ('idem_keys'::regclass, 'idem_keys_0'::regclass, 'idem_pinned'::regclass)
