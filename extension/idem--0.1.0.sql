@@ -27,20 +27,28 @@ CREATE INDEX idem_keys_0_digest ON idem_keys_0 USING hash (digest pg_catalog.int
 CREATE INDEX idem_keys_1_digest ON idem_keys_1 USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_keys_2_digest ON idem_keys_2 USING hash (digest pg_catalog.int8_ops);
 
--- rows that may outlive the ring: those with a longer ttl, those that can be
--- cancelled or have been
+-- rows that may outlive the ring: leases, those with a longer ttl, those that
+-- can be cancelled or have been
 CREATE TABLE idem_pinned (
 	LIKE idem_keys_0,
 	fate pg_catalog.text COLLATE pg_catalog."C",    -- NULL: an ordinary key; else see compensation.c
 	deadline pg_catalog.timestamptz,
-	ttl_ends_at pg_catalog.timestamptz,             -- if there is a deadline, which comes first
+	ttl_ends_at pg_catalog.timestamptz,             -- if it expires at another time, for a deadline or a lease
 	handlers pg_catalog.jsonb,                      -- [{handler, args, role}], as registered
-	answer pg_catalog.jsonb                         -- of idem_cancel(), the same for each repeat
+	answer pg_catalog.jsonb,                        -- of idem_cancel(), the same for each repeat
+	attempt pg_catalog.int4,                        -- NULL: the first
+	token pg_catalog.int8,                          -- this and the next three: of a lease
+	lease_ends_at pg_catalog.timestamptz,
+	holder_pid pg_catalog.int4,
+	checkpoint pg_catalog.jsonb                     -- {step, state}
 ) USING heap;
 CREATE INDEX idem_pinned_key ON idem_pinned USING hash (key pg_catalog.text_ops);
 CREATE INDEX idem_pinned_digest ON idem_pinned USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_pinned_expires_at ON idem_pinned USING btree (expires_at pg_catalog.timestamptz_ops);
 CREATE INDEX idem_pinned_deadline ON idem_pinned USING btree (fate pg_catalog.text_ops, deadline pg_catalog.timestamptz_ops);
+
+-- the low 48 bits of tokens, see lease.c
+CREATE SEQUENCE idem_tokens MAXVALUE 281474976710655;
 
 -- ---------------------------------------------------------------------------
 -- The rings: how the tables of each store take turns
@@ -82,6 +90,7 @@ SELECT pg_catalog.pg_extension_config_dump('idem_keys_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_2', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_pinned', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_tokens', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0');
 
 -- ---------------------------------------------------------------------------
@@ -102,39 +111,40 @@ RETURNS idem_claim_result
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_claim(text, jsonb, text, interval, interval, interval) FROM PUBLIC;
 COMMENT ON FUNCTION idem_claim(text, jsonb, text, interval, interval, interval) IS
-$$Claim an idempotency key for this transaction, before the work.
+$$Claim an idempotency key, before the work: for this transaction, or with a lease for several.
 
 key      1 to 255 bytes; what the client sent, or derived from what the request is
 request  its body; a retry with another one answers "mismatch". NULL: not compared
 scope    0 to 255 bytes; separates tenants or consumers
-wait     how long to wait for another transaction that holds the key: 0 asks at once, at most one hour, NULL means idem.claim_wait; a shorter lock_timeout ends it sooner
+wait     how long to wait for another transaction, or a lease, that holds the key: 0 asks at once, at most one hour, NULL means idem.claim_wait; a shorter lock_timeout ends it sooner
 ttl      how long to remember the key once completed: at most ten years, NULL means idem.key_ttl
-lease    not supported yet
+lease    the claim outlives its transaction, which must commit: whoever has the token owns the key for this long, at most one day. NULL: no lease
 
 status is
-  claimed      this transaction owns the key: do the work, then idem_complete()
+  claimed      the caller owns the key: do the work, then idem_complete()
   completed    done before: response is what was stored; it may be cached until cacheable_until, NULL as long as it could still be cancelled
-  in_progress  another transaction holds the key and wait ran out
-  mismatch     the key was completed with another request
+  in_progress  another transaction or a lease holds the key and wait ran out
+  mismatch     the key was completed, or is leased, with another request
   cancelled    cancelled before it was ever completed, or compensated since
-attempt is 1, token and checkpoint are NULL without a lease.
-Only "claimed" permits the work. The key is locked until the transaction ends, and nothing is written; a rollback, also to a savepoint before the claim, frees it. A COMMIT or PREPARE TRANSACTION that finds the claim neither completed nor released fails with ID004.
+attempt is 1, and one more each time a lease that was over is taken over; checkpoint is then the last that the owner before has set. token is NULL without a lease.
+Only "claimed" permits the work. Without a lease the key is locked until the transaction ends, and nothing is written; a rollback, also to a savepoint before the claim, frees it. A COMMIT or PREPARE TRANSACTION that finds the claim neither completed nor released fails with ID004.
+With a lease: commit, and begin the work only then. Pass the token to idem_complete(), idem_release(), idem_compensate_with(), idem_renew() and idem_checkpoint(), in any transaction. When the lease is over, the next claim, with a lease or without, takes the key over, and the token no longer holds it.
 
-Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl or wait out of range; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders; 0A000 lease.
+Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl, wait or lease out of range; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders.
 
-Cost: one lock, and one index probe for each generation of the ring, however many keys are stored. SELECT (idem_claim('k')).status, with the one column that decides, spares the executor a function scan and is some percent cheaper than FROM idem_claim('k'); (idem_claim('k')).* would call it six times, which is an error.$$;
+Cost: one lock, and one index probe for each generation of the ring, however many keys are stored; with a lease one row with four index entries, written by idem_complete() again. SELECT (idem_claim('k')).status, with the one column that decides, spares the executor a function scan and is some percent cheaper than FROM idem_claim('k'); (idem_claim('k')).* would call it six times, which is an error.$$;
 
 CREATE FUNCTION idem_complete(key text, response jsonb, scope text DEFAULT '', token bigint DEFAULT NULL)
 RETURNS jsonb
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_complete(text, jsonb, text, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_complete(text, jsonb, text, bigint) IS
-$$Store the response of a key that this transaction has claimed, and answer with it as stored. It is kept if and only if the transaction commits, and every retry is answered with it, byte for byte, until the key expires: its ttl counts from here.
+$$Store the response of a key that this transaction has claimed, or that the token holds, and answer with it as stored. It is kept if and only if the transaction commits, and every retry is answered with it, byte for byte, until the key expires: its ttl counts from here.
 
 response  any JSON; pass 'null' for none
-token     not supported yet
+token     of a claim with a lease: that of idem_claim(). A lease that is over, but was not taken over, can be completed
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 22004 response is NULL; 25006 read-only transaction; 0A000 token.
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 22004 response is NULL; 25006 read-only transaction. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 as idem_claim().
 
 Cost: one row and one index entry.$$;
 
@@ -145,9 +155,36 @@ REVOKE ALL ON FUNCTION idem_release(text, text, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_release(text, text, bigint) IS
 $$Give up the claim of a key, so that a retry may run. Others still wait until this transaction ends.
 
-Warns when the transaction has written since the claim: committing would keep the effect and lose the key. Roll back instead.
+Without a token it warns when the transaction has written since the claim: committing would keep the effect and lose the key. Roll back instead. With the token of a lease, all that belongs to it is dropped: attempt, checkpoint and compensation. Do so when nothing was done, or let the lease end.
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 0A000 token.$$;
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+
+CREATE FUNCTION idem_renew(key text, token bigint, lease interval, scope text DEFAULT '') RETURNS timestamptz
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_renew(text, bigint, interval, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_renew(text, bigint, interval, text) IS
+$$Let the lease of a key last for this long from now, and answer when it ends then. Also one that is over, if nobody has taken it over. It holds once it is committed; until then others who want the key wait.
+
+token  that of idem_claim()
+lease  more than zero, at most one day
+
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().
+
+Cost: an update of one row with four index entries, and a flush.$$;
+
+CREATE FUNCTION idem_checkpoint(key text, token bigint, step text, state jsonb, scope text DEFAULT '') RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_checkpoint(text, bigint, text, jsonb, text) FROM PUBLIC;
+COMMENT ON FUNCTION idem_checkpoint(text, bigint, text, jsonb, text) IS
+$$Note how far the work under a lease is. Who takes the key over gets the last checkpoint from idem_claim(), as {"step": ..., "state": ...}. Call it at the end of the transaction that does the step in this database: then both commit, or neither does, and who has lost the lease cannot commit the step. The key is locked until that transaction ends. It does not renew the lease.
+
+token  that of idem_claim()
+step   its name, 1 to 255 bytes
+state  what the next steps need to know; NULL means a JSON null
+
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().
+
+Cost: an update of one row.$$;
 
 CREATE FUNCTION idem_status(
 	key text, scope text DEFAULT '',
@@ -157,7 +194,7 @@ CREATE FUNCTION idem_status(
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 REVOKE ALL ON FUNCTION idem_status(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_status(text, text) IS
-$$What is known of one key at this moment, without claiming it: "completed" with its response, "cancelled" with what idem_cancel() answered, "in_progress" with the process that holds it (NULL for a prepared transaction), or "unknown", which includes expired. To look at, not to act upon: only idem_claim() decides.
+$$What is known of one key at this moment, without claiming it: "completed" with its response, "cancelled" with what idem_cancel() answered, "in_progress" with the process that holds it (NULL for a prepared transaction), or "unknown", which includes expired. Under a lease it is "in_progress", expires_at is when the lease ends or has ended, and holder_pid the process that last claimed, renewed or noted a checkpoint; it may do something else by now. To look at, not to act upon: only idem_claim() decides.
 
 Errors: ID005, ID006 invalid key or scope; 25006 standby; 40001 as idem_claim().
 
@@ -167,7 +204,7 @@ CREATE FUNCTION idem_evict(key text, scope text DEFAULT '') RETURNS boolean
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_evict(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_evict(text, text) IS
-$$Forget a completed or cancelled key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done. True when there was such a key.
+$$Forget a completed, cancelled or leased key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done; who had a lease has lost it. True when there was such a key.
 
 Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
 
@@ -274,19 +311,25 @@ Cost: a row and an index entry for each key.$$;
 -- ---------------------------------------------------------------------------
 
 CREATE VIEW idem_keys AS
-SELECT k.scope, k.key, k.status, 1 AS attempt, k.response, k.claimed_at, k.completed_at, k.expires_at, k.digest
-FROM (SELECT *, 'completed'::pg_catalog.text AS status FROM idem_keys_0
-      UNION ALL SELECT *, 'completed' FROM idem_keys_1
-      UNION ALL SELECT *, 'completed' FROM idem_keys_2
-      UNION ALL SELECT digest, claimed_at, completed_at, expires_at, life, scope, key, fingerprint,
-                       CASE WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
+SELECT k.scope, k.key, k.status, k.attempt, k.response, k.claimed_at, k.completed_at, k.expires_at, k.digest, k.token, k.holder_pid
+FROM (SELECT scope, key, 'completed'::pg_catalog.text AS status, 1 AS attempt, response, claimed_at, completed_at, expires_at, digest,
+             NULL::pg_catalog.int8 AS token, NULL::pg_catalog.int4 AS holder_pid, expires_at AS remembered_until FROM idem_keys_0
+      UNION ALL SELECT scope, key, 'completed', 1, response, claimed_at, completed_at, expires_at, digest, NULL, NULL, expires_at FROM idem_keys_1
+      UNION ALL SELECT scope, key, 'completed', 1, response, claimed_at, completed_at, expires_at, digest, NULL, NULL, expires_at FROM idem_keys_2
+      UNION ALL SELECT scope, key,
+                       CASE WHEN token IS NOT NULL THEN 'in_progress'
+                            WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
+                            THEN 'cancelled' ELSE 'completed' END,
+                       COALESCE(attempt, 1),
+                       CASE WHEN token IS NOT NULL THEN NULL
+                            WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
                             THEN answer ELSE response END,
-                       CASE WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
-                            THEN 'cancelled' ELSE 'completed' END
+                       claimed_at, CASE WHEN token IS NULL THEN completed_at END,
+                       COALESCE(lease_ends_at, expires_at), digest, token, holder_pid, expires_at
                 FROM idem_pinned) AS k
-WHERE k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
+WHERE k.remembered_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_keys IS
-$$Every key that is remembered; the response of a cancelled one is what idem_cancel() answered. For one key use idem_status(key), or WHERE digest = idem_digest(key): those use the indexes.$$;
+$$Every key that is remembered; the response of a cancelled one is what idem_cancel() answered. One under a lease is "in_progress", with its token, the process that last claimed, renewed or noted a checkpoint, and when the lease ends, or has ended, as expires_at. For one key use idem_status(key), or WHERE digest = idem_digest(key): those use the indexes.$$;
 
 CREATE VIEW idem_holders AS
 SELECT l.pid, a.xact_start AS since, a.query,
@@ -314,16 +357,16 @@ RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_compensate_with(text, regprocedure, jsonb, text, interval, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_compensate_with(text, regprocedure, jsonb, text, interval, bigint) IS
-$$Say how to undo the work of a key that this transaction has claimed. It is kept with the completion; a release drops it. Several handlers run in reverse order.
+$$Say how to undo the work of a key that this transaction has claimed, or that the token holds. Without a token it is kept with the completion, with one by this transaction's commit: make that, and then the remote call. A release drops it. Several handlers run in reverse order.
 
 handler   a function f(jsonb) that returns void or jsonb, such as 'refund(jsonb)'. It runs as the role that calls this: give it a SET search_path
 args      what it is called with; NULL means a JSON null
 deadline  how long after the completion the key is cancelled unless it has been confirmed: at most ten years; of several the earliest; NULL: never. Without a deadline the key expires as any other; with one, not before it is confirmed or cancelled
-token     not supported yet
+token     of a claim with a lease: that of idem_claim(). The deadline then counts from now, and is kept also if the key is never completed, once the lease is over. A takeover leaves it; in one transaction with idem_checkpoint() it is registered once
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby; 0A000 token.
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 as idem_claim().
 
-Cost: nothing is written before idem_complete(), which writes one row with four index entries instead of one.$$;
+Cost: nothing is written before idem_complete(), which writes one row with four index entries instead of one; under a lease an update of that row, and a flush.$$;
 
 CREATE FUNCTION idem_confirm(key text, scope text DEFAULT '') RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -331,7 +374,7 @@ REVOKE ALL ON FUNCTION idem_confirm(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_confirm(text, text) IS
 $$Confirm what was done under a completed key: from here on idem_cancel() is refused, and the deadline is off. To repeat it changes nothing. The key is then remembered for 30 days at least.
 
-Errors: ID005, ID006 invalid key or scope; ID013 not completed, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
 
 -- a type of its own, as idem_claim_result is
 CREATE TYPE idem_cancel_result AS (status text, response jsonb);
@@ -347,28 +390,32 @@ COMMENT ON FUNCTION idem_cancel(text, text, text, interval) IS
 $$Cancel a key, in this transaction: undo what was done under it, or see to it that it is never done.
 
 reason  kept with the key, for people to read
-wait    how long to wait for another transaction that holds the key: 0 asks at once, at most one hour, NULL means idem.claim_wait
+wait    how long to wait for another transaction, or a lease, that holds the key: 0 asks at once, at most one hour, NULL means idem.claim_wait
 
 status is
   compensated  the handlers ran now, the last registered first; response has their results
   already      they had; the same response
   tombstoned   no living record of this key, never completed or expired: any later claim answers "cancelled", for 30 days. It does not prove that nothing was done: look at the business row. A notice names other scopes that have the key
   refused      it is confirmed, or has no handler, or a handler met the state machine's refusal, which undid all that they did; response has the reason
-  in_progress  another transaction holds the key and wait ran out
+  in_progress  another transaction or a lease holds the key and wait ran out
+A key whose lease is over is compensated if it has handlers, otherwise tombstoned; the late owner's token then holds it no longer.
 Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, with search_path pg_catalog.
 
 Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege; 25006 read-only transaction or standby; 40001 as idem_claim(); any of a handler.$$;
 
 CREATE VIEW idem_compensations AS
 SELECT p.scope, p.key, p.handlers, p.deadline,
-       CASE WHEN p.fate OPERATOR(pg_catalog.=) 'held'::pg_catalog.text
-                 AND p.deadline OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
-            THEN 'overdue'::pg_catalog.text ELSE p.fate END AS state
+       CASE WHEN p.fate OPERATOR(pg_catalog.=) ANY ('{held,leased}'::pg_catalog.text[])
+                 AND GREATEST(p.deadline, p.lease_ends_at) OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+                 AND p.deadline IS NOT NULL
+            THEN 'overdue'::pg_catalog.text
+            WHEN p.fate OPERATOR(pg_catalog.=) 'leased'::pg_catalog.text AND p.answer IS NOT NULL
+            THEN 'refused' ELSE p.fate END AS state
 FROM idem_pinned AS p
 WHERE p.handlers IS NOT NULL
   AND p.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_compensations IS
-$$What can be cancelled, or could: keys with their handlers, as registered. state is "held"; "overdue": past its deadline, the next CALL idem_maintain() cancels it; "confirmed"; "compensated"; or "refused": at the deadline, by the state machine.$$;
+$$What can be cancelled, or could: keys with their handlers, as registered. state is "leased": not completed yet; "held"; "overdue": past its deadline and not under a lease, the next CALL idem_maintain() cancels it; "confirmed"; "compensated"; or "refused": at the deadline, by the state machine.$$;
 
 -- ---------------------------------------------------------------------------
 -- Outbox: where messages are kept
@@ -1089,6 +1136,8 @@ BEGIN ATOMIC
 		UNION ALL SELECT 2, * FROM idem_inbox_2
 	), guard AS (
 		SELECT * FROM idem_guards()
+	), last_token AS (
+		SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last FROM idem_tokens
 	), drawn AS (
 		SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last_id FROM idem_outbox_ids
 	)
@@ -1111,24 +1160,51 @@ BEGIN ATOMIC
 	FROM idem_pinned AS p
 	WHERE (p.fate IS NULL AND (p.handlers IS NOT NULL OR p.deadline IS NOT NULL OR p.answer IS NOT NULL OR p.ttl_ends_at IS NOT NULL))
 	   OR (p.fate IS NOT NULL
-	       AND (NOT p.fate OPERATOR(pg_catalog.=) ANY ('{held,confirmed,compensated,refused,tombstone}'::pg_catalog.text[])
-	            OR (p.handlers IS NULL) OPERATOR(pg_catalog.<>) (p.fate OPERATOR(pg_catalog.=) 'tombstone'::pg_catalog.text)
-	            OR (p.answer IS NULL) OPERATOR(pg_catalog.<>)
-	               (p.fate OPERATOR(pg_catalog.=) ANY ('{held,confirmed}'::pg_catalog.text[]))
+	       AND (NOT p.fate OPERATOR(pg_catalog.=) ANY ('{held,confirmed,compensated,refused,tombstone,leased}'::pg_catalog.text[])
+	            OR ((p.handlers IS NULL) OPERATOR(pg_catalog.<>) (p.fate OPERATOR(pg_catalog.=) 'tombstone'::pg_catalog.text)
+	                AND p.fate OPERATOR(pg_catalog.<>) 'leased'::pg_catalog.text)
+	            OR ((p.answer IS NULL) OPERATOR(pg_catalog.<>)
+	                (p.fate OPERATOR(pg_catalog.=) ANY ('{held,confirmed}'::pg_catalog.text[]))
+	                AND p.fate OPERATOR(pg_catalog.<>) 'leased'::pg_catalog.text)
+	            OR (p.handlers IS NULL AND COALESCE(p.deadline::pg_catalog.text, p.answer::pg_catalog.text) IS NOT NULL
+	                AND p.fate OPERATOR(pg_catalog.=) 'leased'::pg_catalog.text)
 	            OR pg_catalog.jsonb_typeof(p.handlers) OPERATOR(pg_catalog.<>) 'array'::pg_catalog.text
 	            OR p.handlers OPERATOR(pg_catalog.=) '[]'::pg_catalog.jsonb))
+	UNION ALL
+	SELECT 'a lease has all that belongs to it', pg_catalog.format('key %L, scope %L', p.key, p.scope),
+	       pg_catalog.format('fate %L, attempt %s, token %s, lease ends at %s, expires at %s', p.fate, p.attempt, p.token, p.lease_ends_at, p.expires_at)
+	FROM idem_pinned AS p
+	WHERE (p.fate IS NOT DISTINCT FROM 'leased'::pg_catalog.text) OPERATOR(pg_catalog.<>) (p.token IS NOT NULL)
+	   OR (p.token IS NULL) OPERATOR(pg_catalog.<>) (p.lease_ends_at IS NULL)
+	   OR (p.token IS NULL) OPERATOR(pg_catalog.<>) (p.holder_pid IS NULL)
+	   OR (p.token IS NULL AND p.checkpoint IS NOT NULL)
+	   OR p.token OPERATOR(pg_catalog.<=) 0::pg_catalog.int8
+	   OR p.attempt OPERATOR(pg_catalog.<=) 1
+	   OR p.lease_ends_at OPERATOR(pg_catalog.>=) LEAST(p.expires_at, p.ttl_ends_at)
+	UNION ALL
+	SELECT 'a token holds one key', pg_catalog.format('token %s', p.token),
+	       pg_catalog.format('%s rows', pg_catalog.count(*))
+	FROM idem_pinned AS p
+	WHERE p.token IS NOT NULL
+	GROUP BY p.token
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	UNION ALL
+	SELECT 'tokens are drawn from the sequence', pg_catalog.format('token %s', p.token),
+	       pg_catalog.format('the last number drawn is %s', t.last)
+	FROM idem_pinned AS p, last_token AS t
+	WHERE p.token OPERATOR(pg_catalog.&) 281474976710655 OPERATOR(pg_catalog.>) t.last
 	UNION ALL
 	SELECT 'a key with a deadline lives until it is settled', pg_catalog.format('key %L, scope %L', p.key, p.scope),
 	       pg_catalog.format('expires at %s', p.expires_at)
 	FROM idem_pinned AS p
-	WHERE p.fate OPERATOR(pg_catalog.=) 'held'::pg_catalog.text AND p.deadline IS NOT NULL
+	WHERE p.fate OPERATOR(pg_catalog.=) ANY ('{held,leased}'::pg_catalog.text[]) AND p.deadline IS NOT NULL
 	  AND p.expires_at OPERATOR(pg_catalog.<) 'infinity'::pg_catalog.timestamptz
 	UNION ALL
 	SELECT 'deadlines are kept', pg_catalog.format('key %L, scope %L', p.key, p.scope),
 	       pg_catalog.format('its deadline was %s', p.deadline)
 	FROM idem_pinned AS p
-	WHERE p.fate OPERATOR(pg_catalog.=) 'held'::pg_catalog.text
-	  AND p.deadline OPERATOR(pg_catalog.<)
+	WHERE p.fate OPERATOR(pg_catalog.=) ANY ('{held,leased}'::pg_catalog.text[]) AND p.deadline IS NOT NULL
+	  AND GREATEST(p.deadline, p.lease_ends_at) OPERATOR(pg_catalog.<)
 	      (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 hour'::pg_catalog.interval)
 	UNION ALL
 	SELECT 'a row is found by its digest', pg_catalog.format('key %L, scope %L', s.key, s.scope),

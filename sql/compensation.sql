@@ -184,7 +184,6 @@ SELECT error_of($$SELECT idem_compensate_with('bad', NULL, '1')$$);
 SELECT error_of($$SELECT idem_compensate_with('bad', 'undo(jsonb)', '1', deadline => '0')$$);
 SELECT error_of($$SELECT idem_compensate_with('bad', 'undo(jsonb)', '1', deadline => '-1 s')$$);
 SELECT error_of($$SELECT idem_compensate_with('bad', 'undo(jsonb)', '1', deadline => '11 years')$$);
-SELECT error_of($$SELECT idem_compensate_with('bad', 'undo(jsonb)', '1', token => 1)$$);
 SELECT error_of($$SELECT idem_compensate_with('bad', 'undo(jsonb)', '1', 'another scope')$$);
 SELECT error_of($$SELECT idem_compensate_with(NULL, 'undo(jsonb)', '1')$$);
 SELECT error_of($$SELECT idem_compensate_with('not claimed', 'undo(jsonb)', '1')$$);

@@ -5,7 +5,7 @@
  * A claim is a lock on the key's digest, held until the transaction ends, and
  * an entry in this backend's memory, compensation included.  Nothing is written before the
  * completion, so a rollback, a crash or a rolled-back savepoint frees the key
- * without a trace.
+ * without a trace.  A claim with a lease is a row instead, see lease.c.
  */
 #include "claim.h"
 
@@ -17,6 +17,7 @@
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "key_store.h"
+#include "lease.h"
 #include "lock.h"
 #include "replay.h"
 #include "storage/proc.h"
@@ -47,6 +48,7 @@ typedef struct ClaimInfo
 	uint8		fingerprint[FINGERPRINT_BYTES];
 	const Handler *handlers;	/* newest first */
 	int64		deadline;		/* us from the completion; 0: none */
+	bool		takeover;		/* of a lease that was over */
 } ClaimInfo;
 
 typedef struct Claim
@@ -291,7 +293,7 @@ refuse_open_claims(void)
 							  open_claims, open_claims),
 			 IsTransactionBlock() ?
 			 errhint("Call idem_complete() or idem_release() before the transaction ends.") :
-			 errhint("Begin a transaction: BEGIN; SELECT * FROM idem_claim(...); your work; SELECT idem_complete(...); COMMIT.")));
+			 errhint("Begin a transaction: BEGIN; SELECT * FROM idem_claim(...); your work; SELECT idem_complete(...); COMMIT. Or pass lease, for work in several transactions.")));
 }
 
 static void
@@ -418,8 +420,15 @@ claim_answer(ClaimAnswer answer, const KeyRow *row)
 	values[0] = CStringGetTextDatum(claim_answer_name(answer));
 	if (answer == ANSWER_CLAIMED || answer == ANSWER_COMPLETED)
 	{
-		values[2] = Int32GetDatum(1);
+		values[2] = Int32GetDatum(row->attempt);
 		nulls[2] = false;
+	}
+	if (answer == ANSWER_CLAIMED)
+	{
+		values[3] = Int64GetDatum(row->token);
+		nulls[3] = row->token == 0;
+		values[4] = row->checkpoint;
+		nulls[4] = row->checkpoint == 0;
 	}
 	if (answer == ANSWER_COMPLETED)
 	{
@@ -448,17 +457,6 @@ claim_answer_name(ClaimAnswer answer)
 	return names[answer];
 }
 
-void
-claim_refuse_lease(FunctionCallInfo fcinfo, int arg, const char *name)
-{
-	if (!PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("lease mode is not supported by idem %s", IDEM_VERSION),
-				 errdetail("Argument \"%s\" was given.", name),
-				 errhint("Leave the argument out and do the work in one transaction.")));
-}
-
 /*
  * How long to wait for a lock, from an argument that may be NULL.
  */
@@ -471,8 +469,50 @@ claim_wait_ms(FunctionCallInfo fcinfo, int arg)
 	return wait < 0 ? idem_claim_wait : (int) ((wait + 999) / 1000);
 }
 
+static void
+refuse_claimed(const IdemKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_IDEM_ALREADY_CLAIMED),
+			 errmsg("idempotency key \"%.*s\" is already claimed by this transaction",
+					key->key_len, key->key),
+			 errdetail("Scope: \"%.*s\".", key->scope_len, key->scope),
+			 errhint("Claim once and complete once. SELECT (idem_claim(...)).* calls it once for each column; write SELECT * FROM idem_claim(...).")));
+}
+
 /*
- * Claim the key, or say why not.  Sets *row if it is completed.
+ * What the key's living row answers to a claim.
+ */
+static ClaimAnswer
+answer_of(const IdemKey *key, const KeyRow *row, const ClaimInfo *info)
+{
+	if (row->fate == FATE_LEASED && lease_is_own(row))
+		refuse_claimed(key);
+	if (fate_is_cancelled(row->fate))
+		return ANSWER_CANCELLED;
+	if (info->has_fingerprint && row->has_fingerprint &&
+		memcmp(info->fingerprint, row->fingerprint, FINGERPRINT_BYTES) != 0)
+		return ANSWER_MISMATCH;
+	if (row->fate != FATE_LEASED)
+		return ANSWER_COMPLETED;
+	return lease_is_live(row) ? ANSWER_IN_PROGRESS : ANSWER_CLAIMED;
+}
+
+/*
+ * A claim without a request leaves that of the claim before it.
+ */
+static void
+keep_fingerprint(KeyRow *row, const ClaimInfo *info)
+{
+	if (!info->has_fingerprint)
+		return;
+	row->has_fingerprint = true;
+	memcpy(row->fingerprint, info->fingerprint, FINGERPRINT_BYTES);
+}
+
+/*
+ * Claim the key, or say why not.  Sets *row if it is completed; of a claim, its
+ * attempt, token (0: none) and checkpoint.
  */
 ClaimAnswer
 claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
@@ -480,41 +520,66 @@ claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 	ClaimInfo	info = {0};
 	Claim	   *claim;
 	ClaimState	state = claim_state(key);
+	LeaseWait	wait;
 	bool		found;
+	bool		living;
 
 	if (state == CLAIM_OPEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_IDEM_ALREADY_CLAIMED),
-				 errmsg("idempotency key \"%.*s\" is already claimed by this transaction",
-						key->key_len, key->key),
-				 errdetail("Scope: \"%.*s\".", key->scope_len, key->scope),
-				 errhint("Claim once and complete once. SELECT (idem_claim(...)).* calls it once for each column; write SELECT * FROM idem_claim(...).")));
+		refuse_claimed(key);
 
 	info.has_fingerprint = terms->request != NULL;
 	if (info.has_fingerprint)
 		fingerprint_request(JsonbPGetDatum(terms->request), info.fingerprint);
 
-	if (state == CLAIM_NONE && !claim_lock(key, terms->wait_ms))
-		return ANSWER_IN_PROGRESS;
-
-	info.claimed_at = GetCurrentTimestamp();
-	found = key_store_find(key, row);
-	if (found && (state == CLAIM_COMPLETED || row->expires_at > info.claimed_at))
+	lease_wait_begin(&wait, terms->wait_ms);
+	for (;;)
 	{
-		/* settled: nothing that we would do needs the lock */
+		ClaimAnswer answer;
+
+		if (state == CLAIM_NONE && !claim_lock(key, lease_wait_left(&wait)))
+			return ANSWER_IN_PROGRESS;
+		if (terms->lease > 0)
+			key_store_hold();
+
+		info.claimed_at = GetCurrentTimestamp();
+		found = key_store_find(key, row);
+		living = found && (state == CLAIM_COMPLETED || row->expires_at > info.claimed_at);
+		answer = living ? answer_of(key, row, &info) : ANSWER_CLAIMED;
+		if (answer == ANSWER_CLAIMED)
+			break;
+
+		/* nothing that we would do needs the lock */
 		if (state == CLAIM_NONE)
 			claim_unlock(key);
-		if (!fate_is_cancelled(row->fate) &&
-			info.has_fingerprint && row->has_fingerprint &&
-			memcmp(info.fingerprint, row->fingerprint, FINGERPRINT_BYTES) != 0)
-			return ANSWER_MISMATCH;
-		replay_wait_durable(row->xmin, row->frozen);
-		return fate_is_cancelled(row->fate) ? ANSWER_CANCELLED : ANSWER_COMPLETED;
+		if (answer == ANSWER_COMPLETED || answer == ANSWER_CANCELLED)
+			replay_wait_durable(row->xmin, row->frozen);
+		if (answer != ANSWER_IN_PROGRESS || state != CLAIM_NONE || !lease_wait(&wait))
+			return answer;
+	}
+
+	/* what lives and can be claimed is a lease that is over */
+	info.takeover = living;
+	info.life = found ? row->life + 1 : 1;
+	info.ttl = terms->ttl >= 0 ? terms->ttl :
+		living ? lease_ttl(row) : idem_key_ttl * USECS_PER_SEC;
+	row->attempt = living ? row->attempt + 1 : 1;
+	row->token = 0;
+	if (!living)
+		row->checkpoint = (Datum) 0;
+
+	if (terms->lease > 0)
+	{
+		if (!living)
+		{
+			row->life = info.life;
+			row->has_fingerprint = false;
+		}
+		keep_fingerprint(row, &info);
+		lease_begin(key, row, living, terms->lease, info.ttl);
+		return ANSWER_CLAIMED;
 	}
 
 	info.state = CLAIM_OPEN;
-	info.life = found ? row->life + 1 : 1;
-	info.ttl = terms->ttl >= 0 ? terms->ttl : idem_key_ttl * USECS_PER_SEC;
 	info.wal = XactLastRecEnd;
 	claim = enter_claim(key);
 	change_claim(claim, &info);
@@ -528,11 +593,11 @@ idem_claim(PG_FUNCTION_ARGS)
 	ClaimTerms	terms;
 	KeyRow		row;
 
-	claim_refuse_lease(fcinfo, 5, "lease");
 	key_from_args(fcinfo, 0, 2, &key);
 	terms.request = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
 	terms.wait_ms = claim_wait_ms(fcinfo, 3);
 	terms.ttl = idem_interval_us(fcinfo, 4, "ttl", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
+	terms.lease = Max(idem_interval_us(fcinfo, 5, "lease", 1, LEASE_MAX), 0);
 	idem_require_writable("idem_claim()");
 	key_digest(&key);
 	return claim_answer(claim_take(&key, &terms, &row), &row);
@@ -553,7 +618,7 @@ require_claim(const IdemKey *key)
 				 errmsg("idempotency key \"%.*s\" is not claimed by this transaction",
 						key->key_len, key->key),
 				 errdetail("Scope: \"%.*s\".", key->scope_len, key->scope),
-				 errhint("Call idem_claim() with the same key and scope first, in the same transaction, and go on only if it answers \"claimed\".")));
+				 errhint("Call idem_claim() with the same key and scope first, in the same transaction, and go on only if it answers \"claimed\"; of a lease, pass the token.")));
 	if (claim->info.state == CLAIM_COMPLETED)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_ALREADY_COMPLETED),
@@ -581,29 +646,66 @@ claim_add_handler(const IdemKey *key, Handler *handler, int64 deadline)
 }
 
 /*
+ * Complete the row of the lease that was taken over: the key must not have
+ * two.  False if it was forgotten meanwhile.
+ */
+static bool
+complete_takeover(const Claim *claim, Datum response)
+{
+	const ClaimInfo *info = &claim->info;
+	KeyRow		row;
+
+	key_store_hold();
+	if (!key_store_find(&claim->key, &row) || row.fate != FATE_LEASED ||
+		row.expires_at <= GetCurrentTimestamp())
+		return false;
+
+	row.claimed_at = info->claimed_at;
+	row.attempt++;
+	keep_fingerprint(&row, info);
+	if (info->handlers != NULL)
+		row.handlers = handlers_to_jsonb(row.handlers, info->handlers);
+	if (info->deadline > 0)
+		row.deadline = Min(row.deadline, GetCurrentTimestamp() + info->deadline);
+	lease_settle(&row, response, info->ttl);
+	key_store_update(&claim->key, &row);
+	return true;
+}
+
+static void
+insert_completed(const Claim *claim, Datum response)
+{
+	const ClaimInfo *info = &claim->info;
+	KeyRow		row;
+
+	row.claimed_at = info->claimed_at;
+	row.life = info->life;
+	row.attempt = 1;
+	row.has_fingerprint = info->has_fingerprint;
+	memcpy(row.fingerprint, info->fingerprint, FINGERPRINT_BYTES);
+	row.response = response;
+	row.fate = FATE_NONE;
+	if (info->handlers != NULL)
+	{
+		row.fate = FATE_HELD;
+		row.handlers = handlers_to_jsonb((Datum) 0, info->handlers);
+		row.answer = (Datum) 0;
+		row.deadline = info->deadline == 0 ? DT_NOEND :
+			GetCurrentTimestamp() + info->deadline;
+	}
+	key_store_insert(&claim->key, &row, info->ttl);
+}
+
+/*
  * Store the response of a key that this transaction has claimed.
  */
 void
 claim_complete(const IdemKey *key, Datum response)
 {
 	Claim	   *claim = require_claim(key);
-	KeyRow		row;
 
-	row.claimed_at = claim->info.claimed_at;
-	row.life = claim->info.life;
-	row.has_fingerprint = claim->info.has_fingerprint;
-	memcpy(row.fingerprint, claim->info.fingerprint, FINGERPRINT_BYTES);
-	row.response = response;
-	row.fate = FATE_NONE;
-	if (claim->info.handlers != NULL)
-	{
-		row.fate = FATE_HELD;
-		row.handlers = handlers_to_jsonb(claim->info.handlers);
-		row.answer = (Datum) 0;
-		row.deadline = claim->info.deadline == 0 ? DT_NOEND :
-			GetCurrentTimestamp() + claim->info.deadline;
-	}
-	key_store_insert(&claim->key, &row, claim->info.ttl);
+	if (!claim->info.takeover || !complete_takeover(claim, response))
+		insert_completed(claim, response);
 	change_state(claim, CLAIM_COMPLETED);
 }
 
@@ -612,7 +714,6 @@ idem_complete(PG_FUNCTION_ARGS)
 {
 	IdemKey		key;
 
-	claim_refuse_lease(fcinfo, 3, "token");
 	key_from_args(fcinfo, 0, 2, &key);
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -622,7 +723,10 @@ idem_complete(PG_FUNCTION_ARGS)
 						   key.key_len, key.key),
 				 errhint("Pass 'null'::jsonb to store a JSON null.")));
 	idem_require_writable("idem_complete()");
-	claim_complete(&key, PG_GETARG_DATUM(1));
+	if (PG_ARGISNULL(3))
+		claim_complete(&key, PG_GETARG_DATUM(1));
+	else
+		lease_complete(&key, PG_GETARG_INT64(3), PG_GETARG_DATUM(1));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));
 }
 
@@ -642,8 +746,13 @@ idem_release(PG_FUNCTION_ARGS)
 	IdemKey		key;
 	Claim	   *claim;
 
-	claim_refuse_lease(fcinfo, 2, "token");
 	key_from_args(fcinfo, 0, 1, &key);
+	if (!PG_ARGISNULL(2))
+	{
+		idem_require_writable("idem_release()");
+		lease_release(&key, PG_GETARG_INT64(2));
+		PG_RETURN_VOID();
+	}
 	claim = require_claim(&key);
 
 	/*

@@ -33,6 +33,7 @@ typedef struct ClaimTerms
 	Jsonb	   *request;		/* NULL: not compared */
 	int			wait_ms;
 	int64		ttl;			/* us; negative: idem.key_ttl */
+	int64		lease;			/* us; 0: none */
 } ClaimTerms;
 
 extern ClaimAnswer claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row);
@@ -43,7 +44,6 @@ extern ClaimState claim_state(const IdemKey *key);
 extern bool claim_lock(const IdemKey *key, int wait_ms);
 extern void claim_unlock(const IdemKey *key);
 extern int	claim_wait_ms(FunctionCallInfo fcinfo, int arg);
-extern void claim_refuse_lease(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void claim_add_handler(const IdemKey *key, Handler *handler, int64 deadline);
 
 /* status.c */

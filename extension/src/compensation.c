@@ -3,8 +3,10 @@
  *	  Undoing a key once: idem_compensate_with, idem_confirm, idem_cancel.
  *
  * Compensations are registered with the claim and stored with its completion,
- * in the key's own row, whose fate tells what became of it:
+ * or at once under a lease, in the key's own row, whose fate tells what became
+ * of it:
  *
+ *	 leased					not completed yet; once the lease is over, as held
  *	 held -> confirmed		it can no longer be cancelled
  *	 held -> compensated	it was cancelled: the handlers have run
  *	 held -> refused		at the deadline the state machine refused
@@ -22,6 +24,7 @@
 #include "funcapi.h"
 #include "json.h"
 #include "key_store.h"
+#include "lease.h"
 #include "machine.h"
 #include "replay.h"
 #include "tables.h"
@@ -50,12 +53,16 @@ idem_compensate_with(PG_FUNCTION_ARGS)
 {
 	IdemKey		key;
 	int64		deadline;
+	Handler    *handler;
 
-	claim_refuse_lease(fcinfo, 5, "token");
 	key_from_args(fcinfo, 0, 3, &key);
 	deadline = idem_interval_us(fcinfo, 4, "deadline", 1, IDEM_MAX_TTL_S * USECS_PER_SEC);
 	idem_require_writable("idem_compensate_with()");
-	claim_add_handler(&key, handler_make(fcinfo, 1, 2), Max(deadline, 0));
+	handler = handler_make(fcinfo, 1, 2);
+	if (PG_ARGISNULL(5))
+		claim_add_handler(&key, handler, Max(deadline, 0));
+	else
+		lease_add_handler(&key, PG_GETARG_INT64(5), handler, Max(deadline, 0));
 	PG_RETURN_VOID();
 }
 
@@ -76,6 +83,8 @@ find_living(const IdemKey *key, KeyRow *row, bool *expired)
 static void
 settle(KeyRow *row, Fate fate, Datum answer)
 {
+	if (row->fate == FATE_LEASED)
+		row->completed_at = GetCurrentTimestamp();
 	row->fate = fate;
 	row->answer = answer;
 	row->expires_at = Max(row->ttl_ends_at, GetCurrentTimestamp() + SETTLED_TTL);
@@ -92,6 +101,8 @@ idem_confirm(PG_FUNCTION_ARGS)
 	KeyRow		row;
 	bool		expired;
 	bool		open;
+	bool		living;
+	bool		leased;
 
 	key_from_args(fcinfo, 0, 1, &key);
 	idem_require_writable("idem_confirm()");
@@ -100,11 +111,14 @@ idem_confirm(PG_FUNCTION_ARGS)
 	if (!open)
 		claim_require_lock(&key);
 
-	if (open || !find_living(&key, &row, &expired))
+	living = !open && find_living(&key, &row, &expired);
+	leased = living && row.fate == FATE_LEASED;
+	if (!living || leased)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_NOT_COMPLETED),
 				 errmsg("idempotency key \"%.*s\" is not completed", key.key_len, key.key),
 				 open ? errdetail("This transaction has claimed it.") :
+				 leased ? errdetail("Scope: \"%.*s\". It is leased.", key.scope_len, key.scope) :
 				 expired ? errdetail("Scope: \"%.*s\". It has expired.", key.scope_len, key.scope) :
 				 errdetail("Scope: \"%.*s\".", key.scope_len, key.scope),
 				 open ? errhint("Call idem_complete() first.") :
@@ -191,8 +205,8 @@ cancellation(const text *reason, TimestampTz at, Datum results)
 }
 
 /*
- * Run the handlers of a held key.  False if one met the state machine's
- * refusal; then all that they did is undone, and the key is held as before.
+ * Run the handlers of a held key, or of one whose lease is over.  False if one met the state machine's
+ * refusal; then all that they did is undone, and the key is as before.
  * Sets the answer in either case.
  *
  * The row is written before, too: so it cannot expire meanwhile, and a handler
@@ -256,8 +270,20 @@ hint_other_scopes(const IdemKey *key)
 			 errhint("If one of these was meant, call idem_cancel() with that scope.")));
 }
 
+static void
+refuse_own(const IdemKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_IDEM_ALREADY_CLAIMED),
+			 errmsg("cannot cancel idempotency key \"%.*s\" in the transaction that claimed it",
+					key->key_len, key->key),
+			 errdetail("Scope: \"%.*s\".", key->scope_len, key->scope),
+			 errhint("Use idem_release() to give a claim up, or ROLLBACK to undo it.")));
+}
+
 /*
- * Cancel the key, whose lock the caller holds.  The result is the status.
+ * Cancel the key, whose lock the caller holds.  The result is the status, or
+ * NULL if a lease is in the way.
  */
 static const char *
 cancel(const IdemKey *key, const text *reason, Datum *response)
@@ -268,6 +294,7 @@ cancel(const IdemKey *key, const text *reason, Datum *response)
 	if (!find_living(key, &row, &expired))
 	{
 		row.life = expired ? row.life + 1 : 1;
+		row.attempt = 1;
 		row.claimed_at = GetCurrentTimestamp();
 		row.has_fingerprint = false;
 		row.response = DirectFunctionCall1(jsonb_in, CStringGetDatum("null"));
@@ -281,7 +308,23 @@ cancel(const IdemKey *key, const text *reason, Datum *response)
 		return "tombstoned";
 	}
 
-	if (row.fate == FATE_HELD)
+	if (row.fate == FATE_LEASED)
+	{
+		if (lease_is_own(&row))
+			refuse_own(key);
+		if (lease_is_live(&row))
+			return NULL;
+		if (row.handlers == 0)
+		{
+			settle(&row, FATE_TOMBSTONE, cancellation(reason, GetCurrentTimestamp(), 0));
+			key_store_update(key, &row);
+			hint_other_scopes(key);
+			*response = row.answer;
+			return "tombstoned";
+		}
+	}
+
+	if (row.fate == FATE_HELD || row.fate == FATE_LEASED)
 	{
 		if (compensate(key, &row, reason, response))
 			return "compensated";
@@ -320,32 +363,31 @@ Datum
 idem_cancel(PG_FUNCTION_ARGS)
 {
 	IdemKey		key;
-	int			wait;
+	text	   *reason = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	LeaseWait	wait;
+	const char *status = NULL;
 	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {false};
 	HeapTuple	tuple;
 
 	key_from_args(fcinfo, 0, 2, &key);
-	wait = claim_wait_ms(fcinfo, 3);
+	lease_wait_begin(&wait, claim_wait_ms(fcinfo, 3));
 	idem_require_writable("idem_cancel()");
 	if (claim_state(&key) == CLAIM_OPEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_IDEM_ALREADY_CLAIMED),
-				 errmsg("cannot cancel idempotency key \"%.*s\" in the transaction that claimed it",
-						key.key_len, key.key),
-				 errdetail("Scope: \"%.*s\".", key.scope_len, key.scope),
-				 errhint("Use idem_release() to give a claim up, or ROLLBACK to undo it.")));
+		refuse_own(&key);
 
 	key_digest(&key);
-	if (claim_lock(&key, wait))
-		values[0] = CStringGetTextDatum(cancel(&key, PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
-											   &values[1]));
-	else
+	do
 	{
-		values[0] = CStringGetTextDatum("in_progress");
-		nulls[1] = true;
-	}
+		if (!claim_lock(&key, lease_wait_left(&wait)))
+			break;
+		status = cancel(&key, reason, &values[1]);
+		if (status == NULL)
+			claim_unlock(&key);
+	} while (status == NULL && lease_wait(&wait));
+	nulls[1] = status == NULL;
+	values[0] = CStringGetTextDatum(status == NULL ? "in_progress" : status);
 
 	desc = lookup_rowtype_tupdesc(idem_tables()->cancel_result, -1);
 	tuple = heap_form_tuple(desc, values, nulls);
@@ -372,12 +414,21 @@ compensation_expire(const IdemKey *key)
 						key->key_len, key->key)));
 		return;
 	}
-	if (!find_living(key, &row, &expired) || row.fate != FATE_HELD ||
-		row.deadline > GetCurrentTimestamp())
+	if (!find_living(key, &row, &expired) ||
+		(row.fate != FATE_HELD && row.fate != FATE_LEASED) ||
+		row.deadline > GetCurrentTimestamp() ||
+		(row.fate == FATE_LEASED && lease_is_live(&row)))
 		return;
-	if (!compensate(key, &row, reason, &answer))
+	if (compensate(key, &row, reason, &answer))
+		return;
+	if (row.fate == FATE_LEASED)
 	{
-		settle(&row, FATE_REFUSED, answer);
-		key_store_update(key, &row);
+		/* it was never completed, so a claim may still take it over */
+		row.deadline = DT_NOEND;
+		row.answer = answer;
+		row.expires_at = Max(row.ttl_ends_at, GetCurrentTimestamp() + SETTLED_TTL);
 	}
+	else
+		settle(&row, FATE_REFUSED, answer);
+	key_store_update(key, &row);
 }

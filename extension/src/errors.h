@@ -42,5 +42,7 @@
 #define ERRCODE_IDEM_HANDLER			MAKE_SQLSTATE('I', 'D', '0', '1', '5')
 /* nack of a message that is not in the batch, or was nacked already */
 #define ERRCODE_IDEM_NOT_IN_BATCH		MAKE_SQLSTATE('I', 'D', '0', '1', '6')
+/* a token that does not hold the key, or no longer does */
+#define ERRCODE_IDEM_LEASE_LOST			MAKE_SQLSTATE('I', 'D', '0', '1', '7')
 
 #endif							/* IDEM_ERRORS_H */

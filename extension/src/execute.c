@@ -121,7 +121,7 @@ idem_execute(PG_FUNCTION_ARGS)
 {
 	Execution	execution;
 	IdemKey		key;
-	ClaimTerms	terms;
+	ClaimTerms	terms = {0};
 	ClaimAnswer answer;
 	KeyRow		row;
 	TupleDesc	desc;

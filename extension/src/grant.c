@@ -31,6 +31,8 @@ static const struct
 		"pg_catalog.interval, pg_catalog.interval, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_release(pg_catalog.text, pg_catalog.text, pg_catalog.int8)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_renew(pg_catalog.text, pg_catalog.int8, pg_catalog.interval, pg_catalog.text), "
+		"%1$s.idem_checkpoint(pg_catalog.text, pg_catalog.int8, pg_catalog.text, pg_catalog.jsonb, pg_catalog.text)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_execute(pg_catalog.regprocedure, pg_catalog.text, pg_catalog.jsonb, "
 		"pg_catalog.text, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text)", APP | DBA},
@@ -77,7 +79,7 @@ static const struct
 	/* the functions and views read these as their caller */
 	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text), "
 		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
-	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids", DBA},
+	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids, %1$s.idem_tokens", DBA},
 	{"SELECT", "TABLE %1$s.idem_keys_0, %1$s.idem_keys_1, %1$s.idem_keys_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_inbox_0, %1$s.idem_inbox_1, %1$s.idem_inbox_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_outbox_0, %1$s.idem_outbox_1, %1$s.idem_outbox_2", DBA},

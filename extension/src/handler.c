@@ -145,14 +145,17 @@ put_handlers(JsonbParseState **state, const Handler *handler)
 
 /*
  * As they are stored: an array of {handler, args, role}, in the order in which
- * they were registered.
+ * they were registered, behind those that are stored already, if not 0.
  */
 Datum
-handlers_to_jsonb(const Handler *newest)
+handlers_to_jsonb(Datum stored, const Handler *newest)
 {
 	JsonbParseState *state = NULL;
+	Jsonb	   *before = stored == 0 ? NULL : DatumGetJsonbP(stored);
 
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	for (uint32 i = 0; before != NULL && i < JB_ROOT_COUNT(before); i++)
+		pushJsonbValue(&state, WJB_ELEM, getIthJsonbValueFromContainer(&before->root, i));
 	put_handlers(&state, newest);
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 }

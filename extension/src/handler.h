@@ -25,7 +25,7 @@ typedef struct Handler
 extern void handler_check(Oid function, Oid role, HandlerUse use, const char *hint);
 extern Datum handler_call(FmgrInfo *function, Datum args, bool *isnull);
 extern Handler *handler_make(FunctionCallInfo fcinfo, int function_arg, int args_arg);
-extern Datum handlers_to_jsonb(const Handler *newest);
+extern Datum handlers_to_jsonb(Datum stored, const Handler *newest);
 extern char *handlers_first_role(Datum handlers);
 extern Datum handlers_run(const IdemKey *key, Datum handlers);
 

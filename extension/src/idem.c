@@ -160,7 +160,7 @@ idem_interval_us(FunctionCallInfo fcinfo, int arg, const char *name,
 					   max / USECS_PER_SEC) :
 			 errdetail("It must be between zero and " INT64_FORMAT " seconds.",
 					   max / USECS_PER_SEC),
-			 errhint("Pass NULL to use the default.")));
+			 errhint("Pass an interval within these bounds.")));
 }
 
 /*

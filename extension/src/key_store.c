@@ -1,6 +1,6 @@
 /*
  * key_store.c
- *	  How finished keys are kept: in the ring, or in idem_pinned.
+ *	  How keys are kept: in the ring, or in idem_pinned.
  *
  * Rows are read by SnapshotSelf, as last committed, never by the
  * transaction's own snapshot: the key's lock has settled who wrote before us,
@@ -43,6 +43,7 @@ static const char *const fate_names[] = {
 	[FATE_COMPENSATED] = "compensated",
 	[FATE_REFUSED] = "refused",
 	[FATE_TOMBSTONE] = "tombstone",
+	[FATE_LEASED] = "leased",
 };
 
 bool
@@ -68,15 +69,19 @@ text_matches(TupleTableSlot *slot, int column, const char *bytes, int len)
  * What only idem_pinned has.
  */
 static void
-read_fate(TupleTableSlot *slot, KeyRow *row)
+read_pinned(TupleTableSlot *slot, KeyRow *row)
 {
 	bool		isnull;
 	Datum		value;
 	char	   *name;
 
 	row->fate = FATE_NONE;
+	row->attempt = 1;
 	if (slot->tts_tupleDescriptor->natts == KEY_COLUMNS)
 		return;
+	value = slot_getattr(slot, PINNED_ATTEMPT, &isnull);
+	if (!isnull)
+		row->attempt = DatumGetInt32(value);
 	value = slot_getattr(slot, PINNED_FATE, &isnull);
 	if (isnull)
 		return;
@@ -99,6 +104,14 @@ read_fate(TupleTableSlot *slot, KeyRow *row)
 	row->handlers = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 	value = slot_getattr(slot, PINNED_ANSWER, &isnull);
 	row->answer = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	if (row->fate != FATE_LEASED)
+		return;
+
+	row->token = DatumGetInt64(slot_getattr(slot, PINNED_TOKEN, &isnull));
+	row->lease_ends_at = DatumGetTimestampTz(slot_getattr(slot, PINNED_LEASE_ENDS_AT, &isnull));
+	row->holder_pid = DatumGetInt32(slot_getattr(slot, PINNED_HOLDER_PID, &isnull));
+	value = slot_getattr(slot, PINNED_CHECKPOINT, &isnull);
+	row->checkpoint = isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 }
 
 static void
@@ -131,7 +144,7 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 
 	value = slot_getattr(slot, KEY_RESPONSE, &isnull);
 	row->response = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
-	read_fate(slot, row);
+	read_pinned(slot, row);
 
 	/* a frozen row's transaction may be forgotten, but the freezing came after it */
 	row->xmin = HeapTupleHeaderGetRawXmin(header);
@@ -347,6 +360,7 @@ static void
 row_columns(const IdemKey *key, const KeyRow *row, Datum *values, bool *nulls)
 {
 	bool		fated = row->fate != FATE_NONE;
+	bool		leased = row->fate == FATE_LEASED;
 
 	memset(nulls, false, sizeof(bool) * PINNED_COLUMNS);
 	values[KEY_DIGEST - 1] = Int64GetDatum(key->digest);
@@ -365,6 +379,8 @@ row_columns(const IdemKey *key, const KeyRow *row, Datum *values, bool *nulls)
 												 FINGERPRINT_BYTES)) : (Datum) 0;
 	values[KEY_RESPONSE - 1] = row->response;
 
+	nulls[PINNED_ATTEMPT - 1] = row->attempt == 1;
+	values[PINNED_ATTEMPT - 1] = Int32GetDatum(row->attempt);
 	nulls[PINNED_FATE - 1] = !fated;
 	nulls[PINNED_DEADLINE - 1] = !fated || TIMESTAMP_IS_NOEND(row->deadline);
 	nulls[PINNED_TTL_ENDS_AT - 1] = !fated || row->ttl_ends_at == row->expires_at;
@@ -377,6 +393,15 @@ row_columns(const IdemKey *key, const KeyRow *row, Datum *values, bool *nulls)
 		values[PINNED_TTL_ENDS_AT - 1] = TimestampTzGetDatum(row->ttl_ends_at);
 		values[PINNED_HANDLERS - 1] = row->handlers;
 		values[PINNED_ANSWER - 1] = row->answer;
+	}
+	nulls[PINNED_TOKEN - 1] = nulls[PINNED_LEASE_ENDS_AT - 1] = nulls[PINNED_HOLDER_PID - 1] = !leased;
+	nulls[PINNED_CHECKPOINT - 1] = !leased || row->checkpoint == 0;
+	if (leased)
+	{
+		values[PINNED_TOKEN - 1] = Int64GetDatum(row->token);
+		values[PINNED_LEASE_ENDS_AT - 1] = TimestampTzGetDatum(row->lease_ends_at);
+		values[PINNED_HOLDER_PID - 1] = Int32GetDatum(row->holder_pid);
+		values[PINNED_CHECKPOINT - 1] = row->checkpoint;
 	}
 }
 
@@ -409,6 +434,22 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 }
 
 /*
+ * Store a row in idem_pinned, with the times that it has.
+ */
+void
+key_store_pin(const IdemKey *key, const KeyRow *row)
+{
+	Datum		values[PINNED_COLUMNS];
+	bool		nulls[PINNED_COLUMNS];
+	Relation	rel = table_open(idem_tables()->pinned.heap, RowExclusiveLock);
+
+	(void) idem_tables();
+	row_columns(key, row, values, nulls);
+	row_insert(rel, values, nulls);
+	table_close(rel, NoLock);
+}
+
+/*
  * Who will call key_store_update() calls this before key_store_find(): rows of
  * idem_pinned then stay where they are until the transaction ends, but for
  * those that expire.
@@ -421,7 +462,7 @@ key_store_hold(void)
 }
 
 /*
- * Write back a row of idem_pinned, that is one with a fate.
+ * Write back a row of idem_pinned.
  */
 void
 key_store_update(const IdemKey *key, KeyRow *row)
@@ -431,7 +472,7 @@ key_store_update(const IdemKey *key, KeyRow *row)
 	Relation	rel = table_open(row->table, RowExclusiveLock);
 	HeapTuple	tuple;
 
-	Assert(row->fate != FATE_NONE && row->table == idem_tables()->pinned.heap);
+	Assert(row->table == idem_tables()->pinned.heap);
 
 	/* the same statement may have written it already */
 	CommandCounterIncrement();
@@ -470,21 +511,19 @@ key_store_delete(const IdemKey *key, KeyRow *row)
 }
 
 /*
- * Up to max keys that are past their deadline, as DueKey pointers, the longest
- * overdue first; those after the position, which moves on.
+ * Add those of one fate, up to max of all.
  */
-List *
-key_store_due(DuePosition *position, TimestampTz until, int max)
+static List *
+add_due(List *due, Fate fate, DuePosition *position, TimestampTz until, int max)
 {
 	Relation	rel = table_open(idem_tables()->pinned.heap, AccessShareLock);
 	Relation	index = index_open(idem_tables()->pinned_deadline, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	IndexScanDesc scan;
 	ScanKeyData keys[3];
-	List	   *due = NIL;
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(fate_names[FATE_HELD]));
+				CStringGetTextDatum(fate_names[fate]));
 	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(until));
 	ScanKeyInit(&keys[2], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
@@ -505,6 +544,11 @@ key_store_due(DuePosition *position, TimestampTz until, int max)
 		position->begun = true;
 		position->deadline = deadline;
 		position->tid = slot->tts_tid;
+
+		/* its owner may yet complete it */
+		if (fate == FATE_LEASED &&
+			DatumGetTimestampTz(slot_getattr(slot, PINNED_LEASE_ENDS_AT, &isnull)) > until)
+			continue;
 
 		found = palloc(sizeof(DueKey));
 		name = DatumGetTextPCopy(slot_getattr(slot, KEY_SCOPE, &isnull));
@@ -527,8 +571,30 @@ key_store_due(DuePosition *position, TimestampTz until, int max)
 }
 
 /*
+ * Up to max keys that are past their deadline, as DueKey pointers, completed
+ * ones and then those whose lease is over, the longest overdue first; those
+ * after the position, which moves on.
+ */
+List *
+key_store_due(DuePosition *position, TimestampTz until, int max)
+{
+	static const Fate fates[] = {FATE_HELD, FATE_LEASED};
+	List	   *due = NIL;
+
+	while (position->pass < (int) lengthof(fates))
+	{
+		due = add_due(due, fates[position->pass], position, until, max);
+		if (list_length(due) == max)
+			break;
+		position->pass++;
+		position->begun = false;
+	}
+	return due;
+}
+
+/*
  * Up to max other scopes, as text pointers, in which the same key is alive, has
- * a compensation, and is not cancelled.
+ * a compensation or a lease, and is not cancelled.
  */
 List *
 key_store_other_scopes(const IdemKey *key, int max)
@@ -552,7 +618,7 @@ key_store_other_scopes(const IdemKey *key, int max)
 
 		CHECK_FOR_INTERRUPTS();
 		row.expires_at = DatumGetTimestampTz(slot_getattr(slot, KEY_EXPIRES_AT, &isnull));
-		read_fate(slot, &row);
+		read_pinned(slot, &row);
 		if (row.expires_at > now && row.fate != FATE_NONE && !fate_is_cancelled(row.fate) &&
 			text_matches(slot, KEY_KEY, key->key, key->key_len) &&
 			!text_matches(slot, KEY_SCOPE, key->scope, key->scope_len))

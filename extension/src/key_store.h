@@ -1,6 +1,6 @@
 /*
  * key_store.h
- *	  How finished keys are kept.  Nothing else knows.
+ *	  How keys are kept.  Nothing else knows.
  *
  * Callers hold the key's lock (key_locktag) throughout, but for the lists.
  */
@@ -13,7 +13,7 @@
 #include "nodes/pg_list.h"
 #include "storage/itemptr.h"
 
-/* what became of a key that can be cancelled, or was */
+/* what became of a key that is leased, can be cancelled, or was */
 typedef enum Fate
 {
 	FATE_NONE,					/* it cannot: an ordinary key */
@@ -21,7 +21,8 @@ typedef enum Fate
 	FATE_CONFIRMED,
 	FATE_COMPENSATED,
 	FATE_REFUSED,				/* the state machine refused, at the deadline */
-	FATE_TOMBSTONE				/* cancelled without having been completed */
+	FATE_TOMBSTONE,				/* cancelled without having been completed */
+	FATE_LEASED					/* not completed yet; see lease.c */
 } Fate;
 
 typedef struct KeyRow
@@ -30,6 +31,7 @@ typedef struct KeyRow
 	TimestampTz completed_at;
 	TimestampTz expires_at;
 	int32		life;			/* 1, and one more after each expiry */
+	int32		attempt;		/* 1, and one more after each takeover */
 	bool		has_fingerprint;
 	uint8		fingerprint[FINGERPRINT_BYTES];
 	Datum		response;		/* jsonb */
@@ -39,6 +41,12 @@ typedef struct KeyRow
 	TimestampTz ttl_ends_at;	/* when it would expire, were there no deadline */
 	Datum		handlers;		/* jsonb, see handler.c; 0: none */
 	Datum		answer;			/* jsonb: what a cancellation answers; 0: none yet */
+
+	/* set if it is leased */
+	int64		token;
+	TimestampTz lease_ends_at;
+	int			holder_pid;		/* who claimed or renewed it */
+	Datum		checkpoint;		/* jsonb; 0: none yet */
 
 	/* set by key_store_find() */
 	TransactionId xmin;			/* who wrote it */
@@ -57,15 +65,17 @@ typedef struct DueKey
 /* how far a scan of those has come; all zero: not begun */
 typedef struct DuePosition
 {
+	int			pass;			/* one for each fate that can be due */
+	bool		begun;			/* in this pass */
 	TimestampTz deadline;
 	ItemPointerData tid;
-	bool		begun;
 } DuePosition;
 
 extern bool fate_is_cancelled(Fate fate);
 
 extern bool key_store_find(const IdemKey *key, KeyRow *row);
 extern void key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl);
+extern void key_store_pin(const IdemKey *key, const KeyRow *row);
 extern bool key_store_delete(const IdemKey *key, KeyRow *row);
 extern void key_store_hold(void);
 extern void key_store_update(const IdemKey *key, KeyRow *row);

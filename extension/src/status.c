@@ -76,6 +76,7 @@ idem_status(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	Datum		values[7];
 	bool		nulls[7] = {false, true, true, true, true, true, true};
+	bool		living;
 	int			pid;
 
 	key_from_args(fcinfo, 0, 1, &key);
@@ -85,19 +86,30 @@ idem_status(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
+	living = claim_state(&key) != CLAIM_OPEN &&
+		key_store_find(&key, &row) && row.expires_at > GetCurrentTimestamp();
 	if (claim_state(&key) == CLAIM_OPEN)
 	{
 		values[0] = CStringGetTextDatum("in_progress");
 		values[6] = Int32GetDatum(MyProcPid);
 		nulls[6] = false;
 	}
-	else if (key_store_find(&key, &row) && row.expires_at > GetCurrentTimestamp())
+	else if (living && row.fate == FATE_LEASED)
+	{
+		values[0] = CStringGetTextDatum("in_progress");
+		values[2] = Int32GetDatum(row.attempt);
+		values[3] = TimestampTzGetDatum(row.claimed_at);
+		values[5] = TimestampTzGetDatum(row.lease_ends_at);
+		values[6] = Int32GetDatum(row.holder_pid);
+		nulls[2] = nulls[3] = nulls[5] = nulls[6] = false;
+	}
+	else if (living)
 	{
 		bool		cancelled = fate_is_cancelled(row.fate);
 
 		values[0] = CStringGetTextDatum(cancelled ? "cancelled" : "completed");
 		values[1] = cancelled ? row.answer : row.response;
-		values[2] = Int32GetDatum(1);
+		values[2] = Int32GetDatum(row.attempt);
 		values[3] = TimestampTzGetDatum(row.claimed_at);
 		values[4] = TimestampTzGetDatum(row.completed_at);
 		values[5] = TimestampTzGetDatum(row.expires_at);
@@ -116,7 +128,7 @@ idem_status(PG_FUNCTION_ARGS)
 }
 
 /*
- * Forget a completed or cancelled key.  In its place an expired row of the key's next life
+ * Forget a completed, cancelled or leased key.  In its place an expired row of the key's next life
  * is written, so that a transaction whose snapshot is older than the eviction
  * notices it.
  */
@@ -141,8 +153,8 @@ idem_evict(PG_FUNCTION_ARGS)
 	key_digest(&key);
 	claim_require_lock(&key);
 
-	if (key_store_find(&key, &row) && row.fate == FATE_HELD &&
-		row.expires_at > GetCurrentTimestamp())
+	if (key_store_find(&key, &row) && row.expires_at > GetCurrentTimestamp() &&
+		(row.fate == FATE_HELD || (row.fate == FATE_LEASED && row.handlers != 0)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot evict idempotency key \"%.*s\": it has a compensation",
@@ -156,6 +168,7 @@ idem_evict(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	}
 	row.life++;
+	row.attempt = 1;
 	row.fate = FATE_NONE;
 	key_store_insert(&key, &row, 0);
 	PG_RETURN_BOOL(true);

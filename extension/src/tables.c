@@ -58,7 +58,8 @@ static const struct
 };
 
 static const Oid pinned_layout[] = {
-	KEY_LAYOUT, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, JSONBOID, 0
+	KEY_LAYOUT, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, JSONBOID,
+	INT4OID, INT8OID, TIMESTAMPTZOID, INT4OID, JSONBOID, 0
 };
 
 static const Oid ring_layout[] = {
@@ -215,6 +216,7 @@ find_tables(void)
 	tables.pinned_expiry = find_relation(tables.schema, "idem_pinned_expires_at");
 	tables.pinned_deadline = find_relation(tables.schema, "idem_pinned_deadline");
 	tables.pinned_key = find_relation(tables.schema, "idem_pinned_key");
+	tables.tokens = find_relation(tables.schema, "idem_tokens");
 
 	for (int i = 0; i < RING_GENERATIONS; i++)
 	{

@@ -43,7 +43,12 @@ typedef enum PinnedColumn
 	PINNED_TTL_ENDS_AT,
 	PINNED_HANDLERS,
 	PINNED_ANSWER,
-	PINNED_COLUMNS = PINNED_ANSWER
+	PINNED_ATTEMPT,
+	PINNED_TOKEN,
+	PINNED_LEASE_ENDS_AT,
+	PINNED_HOLDER_PID,
+	PINNED_CHECKPOINT,
+	PINNED_COLUMNS = PINNED_CHECKPOINT
 } PinnedColumn;
 
 typedef enum InboxColumn
@@ -209,6 +214,7 @@ typedef struct Tables
 	Oid			pinned_key;		/* index of pinned on key alone */
 	Oid			outbox_by_xid[RING_GENERATIONS];	/* index on xid, id */
 	Oid			outbox_ids;		/* sequence */
+	Oid			tokens;			/* sequence */
 	StoreTable	subscriptions;
 	StoreTable	parked;
 	Oid			parked_due;		/* index of parked on consumer, due_at */

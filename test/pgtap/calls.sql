@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(144);
+SELECT plan(158);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -34,11 +34,20 @@ SELECT results_eq($$SELECT status FROM idem_claim_many('{e5}', '{1}')$$, '{claim
 SELECT results_eq($$SELECT status FROM idem_claim_many('{e3}', NULL, 's')$$, '{claimed}'::text[], 'of 3');
 SELECT results_eq($$SELECT idem_complete_many('{e3,e4,e5}', '{1,2,3}')$$, '{3}'::int[], 'idem_complete_many of 2 literals');
 SELECT results_eq($$SELECT idem_complete_many('{e3}', '{1}', 's')$$, '{1}'::int[], 'of 3');
+SELECT results_eq($$SELECT status FROM idem_claim('l1', NULL, '', NULL, NULL, '1 h')$$, '{claimed}'::text[], 'idem_claim with a lease');
+UPDATE idem_pinned SET token = 1 WHERE key = 'l1'; -- so that it is a literal
+SELECT isnt(idem_renew('l1', 1, '1 h'), NULL, 'idem_renew of 3 literals');
+SELECT isnt(idem_renew('l1', 1, '1 h', ''), NULL, 'of 4');
+SELECT lives_ok($$SELECT idem_checkpoint('l1', 1, 'step', '{"a": 1}')$$, 'idem_checkpoint of 4 literals');
+SELECT lives_ok($$SELECT idem_checkpoint('l1', 1, 'step', NULL, '')$$, 'of 5');
 CREATE FUNCTION regress_idem_undo(jsonb) RETURNS void LANGUAGE sql AS '';
 SELECT lives_ok($$SELECT idem_claim('cc'); SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '1')$$, 'idem_compensate_with of 3 literals');
 SELECT lives_ok($$SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '{"a": 1}', '')$$, 'of 4');
 SELECT lives_ok($$SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', NULL, '', '1 day')$$, 'of 5');
 SELECT lives_ok($$SELECT idem_compensate_with('cc', 'regress_idem_undo(jsonb)', '[1]', '', NULL, NULL)$$, 'of 6');
+SELECT lives_ok($$SELECT idem_compensate_with('l1', 'regress_idem_undo(jsonb)', '[1]', '', NULL, 1)$$, 'and with a token');
+SELECT results_eq($$SELECT idem_complete('l1', '1', '', 1)$$, '{1}'::jsonb[], 'idem_complete with a token');
+SELECT throws_ok($$SELECT idem_release('l1', '', 1)$$, 'ID017', NULL, 'idem_release with a token');
 SELECT lives_ok($$SELECT idem_complete('cc', '1')$$, '... stored');
 SELECT throws_ok($$SELECT idem_confirm('never')$$, 'ID013', NULL, 'idem_confirm of 1 literal');
 SELECT throws_ok($$SELECT idem_confirm('never', 's')$$, 'ID013', NULL, 'of 2');
@@ -170,6 +179,15 @@ SELECT results_eq($$EXECUTE complete ('p1', '{"b": 2}', '', NULL)$$, ARRAY['{"b"
 PREPARE release AS SELECT idem_release($1, $2, $3);
 SELECT is(pg_temp.parameters('release'), '{text,text,bigint}', 'idem_release of untyped parameters');
 SELECT lives_ok($$EXECUTE claim ('p2', NULL, 's', NULL, NULL, NULL); EXECUTE release ('p2', 's', NULL)$$, '... executed');
+SELECT lives_ok($$EXECUTE claim ('p3', NULL, '', NULL, NULL, '1 h')$$, 'with a lease');
+UPDATE idem_pinned SET token = 2 WHERE key = 'p3';
+PREPARE renew AS SELECT idem_renew($1, $2, $3, $4);
+SELECT is(pg_temp.parameters('renew'), '{text,bigint,interval,text}', 'idem_renew of untyped parameters');
+SELECT lives_ok($$EXECUTE renew ('p3', '2', '1 h', '')$$, '... executed');
+PREPARE checkpoint AS SELECT idem_checkpoint($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('checkpoint'), '{text,bigint,text,jsonb,text}', 'idem_checkpoint of untyped parameters');
+SELECT lives_ok($$EXECUTE checkpoint ('p3', '2', 'step', '{"a": 1}', '')$$, '... executed');
+SELECT lives_ok($$EXECUTE release ('p3', '', '2')$$, 'idem_release with a token');
 PREPARE status AS SELECT status FROM idem_status($1, $2);
 SELECT is(pg_temp.parameters('status'), '{text,text}', 'idem_status of untyped parameters');
 SELECT results_eq($$EXECUTE status ('p1', '')$$, '{completed}'::text[], '... executed');

@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(43);
+SELECT plan(45);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -25,6 +25,10 @@ SELECT is(pg_temp.contract('idem_complete'),
 	'(key text, response jsonb, scope text DEFAULT ''''::text, token bigint DEFAULT NULL::bigint) -> jsonb / C VOLATILE PARALLEL UNSAFE', 'idem_complete');
 SELECT is(pg_temp.contract('idem_release'),
 	'(key text, scope text DEFAULT ''''::text, token bigint DEFAULT NULL::bigint) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_release');
+SELECT is(pg_temp.contract('idem_renew'),
+	'(key text, token bigint, lease interval, scope text DEFAULT ''''::text) -> timestamp with time zone / C VOLATILE PARALLEL UNSAFE', 'idem_renew');
+SELECT is(pg_temp.contract('idem_checkpoint'),
+	'(key text, token bigint, step text, state jsonb, scope text DEFAULT ''''::text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_checkpoint');
 SELECT is(pg_temp.contract('idem_status'),
 	'(key text, scope text DEFAULT ''''::text, OUT status text, OUT response jsonb, OUT attempt integer, '
 	'OUT claimed_at timestamp with time zone, OUT completed_at timestamp with time zone, '

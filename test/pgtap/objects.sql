@@ -12,6 +12,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_claim(text,jsonb,text,interval,interval,interval)', 'type idem_claim_result',
 	'function idem_complete(text,jsonb,text,bigint)',
 	'function idem_release(text,text,bigint)',
+	'function idem_renew(text,bigint,interval,text)', 'function idem_checkpoint(text,bigint,text,jsonb,text)', 'sequence idem_tokens',
 	'function idem_status(text,text)',
 	'function idem_evict(text,text)',
 	'function idem_digest(text,text)',
@@ -61,7 +62,7 @@ SELECT set_eq($$SELECT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT obj
 	'{idem_transitions_changed,idem_guarded_topics_changed}'::text[], 'two of them for replicas too');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'idem'$$,
 	$$SELECT objid::regclass::text FROM pg_temp.member JOIN pg_class ON oid = objid WHERE relkind IN ('r', 'S') AND relname <> 'idem_attempts'$$,
-	'a dump carries every table and the sequence, but for the marks of clients that were lost');
+	'a dump carries every table and sequence, but for the marks of clients that were lost');
 SELECT set_eq($$SELECT t::regclass::text, c FROM pg_extension, unnest(extconfig, extcondition) AS u (t, c) WHERE extname = 'idem' AND c <> ''$$,
 	$$VALUES ('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0'), ('idem_transitions', 'WHERE NOT shipped OR NOT enabled')$$,
 	'with all rows but the ring''s first and the rules that are as shipped');

@@ -22,10 +22,10 @@ CREATE VIEW pg_temp.may AS
 	WHERE CASE test WHEN 'has_function_privilege(name,oid,text)'::regprocedure THEN has_function_privilege(r.rolname, objid, privilege)
 	                ELSE has_table_privilege(r.rolname, objid, privilege) END;
 
-SELECT is(count(*), 44 + 31 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
+SELECT is(count(*), 46 + 32 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
 SELECT is_empty($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_nobody'$$, 'PUBLIC may do nothing');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'), ('idem_incarnation', 'EXECUTE'), ('idem_next_states', 'EXECUTE'), ('idem_machine_dot', 'EXECUTE')
 $$, 'what an app may do');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_consumer'$$, $$VALUES
@@ -33,7 +33,7 @@ SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_
 	('idem_incarnation', 'EXECUTE'), ('idem_subscriptions', 'SELECT')
 $$, 'what a consumer may do');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_dba'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_evict', 'EXECUTE'), ('idem_maintain', 'EXECUTE'), ('idem_verify', 'EXECUTE'),
 	('idem_keys', 'SELECT'), ('idem_holders', 'SELECT'), ('idem_compensations', 'SELECT'), ('idem_stores', 'SELECT'), ('idem_ring', 'SELECT'), ('idem_pinned', 'SELECT'),
 	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_outbox', 'SELECT'), ('idem_consumers', 'SELECT'),
@@ -44,7 +44,7 @@ SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_
 	('idem_guard_topic', 'EXECUTE'), ('idem_unguard_topic', 'EXECUTE'), ('idem_guards', 'EXECUTE'),
 	('idem_transitions', 'SELECT'), ('idem_transitions', 'INSERT'), ('idem_transitions', 'UPDATE'), ('idem_transitions', 'DELETE'),
 	('idem_guarded_topics', 'SELECT'), ('idem_outbox_states', 'SELECT'),
-	('idem_subscriptions', 'SELECT'), ('idem_parked', 'SELECT'), ('idem_attempts', 'SELECT'), ('idem_outbox_ids', 'SELECT'),
+	('idem_subscriptions', 'SELECT'), ('idem_parked', 'SELECT'), ('idem_attempts', 'SELECT'), ('idem_outbox_ids', 'SELECT'), ('idem_tokens', 'SELECT'),
 	('idem_keys_0', 'SELECT'), ('idem_keys_1', 'SELECT'), ('idem_keys_2', 'SELECT'),
 	('idem_inbox_0', 'SELECT'), ('idem_inbox_1', 'SELECT'), ('idem_inbox_2', 'SELECT'),
 	('idem_outbox_0', 'SELECT'), ('idem_outbox_1', 'SELECT'), ('idem_outbox_2', 'SELECT'),

@@ -8,7 +8,7 @@ CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
 $$;
 SELECT is(pg_temp.columns('idem_keys'),
 	'scope text, key text, status text, attempt integer, response jsonb, claimed_at timestamp with time zone, '
-	'completed_at timestamp with time zone, expires_at timestamp with time zone, digest bigint', 'idem_keys');
+	'completed_at timestamp with time zone, expires_at timestamp with time zone, digest bigint, token bigint, holder_pid integer', 'idem_keys');
 SELECT is(pg_temp.columns('idem_holders'),
 	'pid integer, since timestamp with time zone, query text, key_hash bigint', 'idem_holders');
 SELECT is(pg_temp.columns('idem_compensations'),
