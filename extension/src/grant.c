@@ -16,6 +16,7 @@ PG_FUNCTION_INFO_V1(idem_grant);
 #define APP	1					/* claims and cancels keys, publishes, uses the inbox */
 #define CONSUMER 2				/* subscribes and fetches, uses the inbox */
 #define DBA	4					/* all that, attaches machines, reads everything, maintains */
+#define MONITOR 8				/* reads how it goes, and none of what users have stored */
 #define ALL	(APP | CONSUMER | DBA)
 
 static const struct
@@ -26,7 +27,7 @@ static const struct
 }			matrix[] =
 
 {
-	{"USAGE", "SCHEMA %1$s", ALL},
+	{"USAGE", "SCHEMA %1$s", ALL | MONITOR},
 	{"EXECUTE", "ROUTINE %1$s.idem_claim(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
 		"pg_catalog.interval, pg_catalog.interval, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
@@ -56,6 +57,7 @@ static const struct
 	{"SELECT", "TABLE %1$s.idem_subscriptions", CONSUMER | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_redrive(pg_catalog.text, pg_catalog.int8)", DBA},
 	{"SELECT, DELETE", "TABLE %1$s.idem_dead_letters", DBA},
+	{"SELECT (consumer, id, attempts, failed_at)", "TABLE %1$s.idem_dead_letters", MONITOR},
 	{"EXECUTE", "ROUTINE %1$s.idem_consume(pg_catalog.text, pg_catalog.text)", ALL},
 	{"EXECUTE", "ROUTINE %1$s.idem_consume_seq(pg_catalog.text, pg_catalog.int8, pg_catalog.int8)", ALL},
 	{"EXECUTE", "ROUTINE %1$s.idem_seek(pg_catalog.text, pg_catalog.timestamptz)", DBA},
@@ -73,10 +75,12 @@ static const struct
 	{"EXECUTE", "ROUTINE %1$s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_maintain()", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_verify()", DBA},
-	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_compensations, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores", DBA},
+	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_compensations, %1$s.idem_outbox", DBA},
+	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores", MONITOR | DBA},
+	{"SELECT (deadline, state)", "TABLE %1$s.idem_compensations", MONITOR},
 	/* the functions and views read these as their caller */
-	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text), "
-		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text)", MONITOR | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
 	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids", DBA},
 	{"SELECT", "TABLE %1$s.idem_keys_0, %1$s.idem_keys_1, %1$s.idem_keys_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_inbox_0, %1$s.idem_inbox_1, %1$s.idem_inbox_2", DBA},
@@ -108,12 +112,14 @@ idem_grant(PG_FUNCTION_ARGS)
 		bit = DBA;
 	else if (strcmp(profile, "consumer") == 0)
 		bit = CONSUMER;
+	else if (strcmp(profile, "monitor") == 0)
+		bit = MONITOR;
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown profile \"%s\"", profile),
-				 errdetail("Profiles are \"app\", \"consumer\" and \"dba\"."),
-				 errhint("Use \"app\" for roles that claim keys and publish, \"consumer\" for those that fetch, \"dba\" for those who look after them.")));
+				 errdetail("Profiles are \"app\", \"consumer\", \"dba\" and \"monitor\"."),
+				 errhint("Use \"app\" for roles that claim keys and publish, \"consumer\" for those that fetch, \"dba\" for those who look after them, \"monitor\" for programs that only watch.")));
 	(void) get_role_oid(role, false);
 	idem_require_writable("idem_grant()");
 
