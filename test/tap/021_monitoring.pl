@@ -21,7 +21,7 @@ sub yaml
 
 my $node = PostgreSQL::Test::Cluster->new('monitoring');
 $node->init;
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'idem'\nlog_statement = none\n");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'idem'\nidem.naptime = 1d\nlog_statement = none\n");
 $node->start;
 
 sub sql { my ($sql, @more) = @_; return $node->safe_psql('postgres', $sql, @more); }
@@ -96,7 +96,8 @@ sub row
 }
 
 my $counted = row('idem');
-is_deeply([ @$counted{qw(claims_total replays_total mismatches_total takeovers_total refused_transitions_total)} ], [ 4, 2, 1, 0, 1 ], 'what was counted');
+is_deeply([ @$counted{ map { "${_}_total" } qw(claims replays mismatches takeovers refused_transitions published nacks) } ], [ 4, 2, 1, 0, 1, 20, 2 ], 'what was counted');
+cmp_ok($counted->{maintained_timestamp_seconds}, '>', time - 600, 'and when upkeep was done');
 is(row('idem_consumer', consumer => 'slow', lane => 0)->{depth} + row('idem_consumer', consumer => 'slow', lane => 1)->{depth}, 20, 'who lags, by lane');
 cmp_ok(row('idem_consumer', consumer => 'slow', lane => 0)->{oldest_age_seconds}, '>', 0, 'and for how long');
 is_deeply([ @{ row('idem_consumer', consumer => 'sick') }{qw(depth oldest_age_seconds parked)} ], [ 0, 0, 1 ], 'what is parked');
