@@ -57,7 +57,6 @@ static const struct
 	{"SELECT", "TABLE %1$s.idem_subscriptions", CONSUMER | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_redrive(pg_catalog.text, pg_catalog.int8)", DBA},
 	{"SELECT, DELETE", "TABLE %1$s.idem_dead_letters", DBA},
-	{"SELECT (consumer, id, attempts, failed_at)", "TABLE %1$s.idem_dead_letters", MONITOR},
 	{"EXECUTE", "ROUTINE %1$s.idem_consume(pg_catalog.text, pg_catalog.text)", ALL},
 	{"EXECUTE", "ROUTINE %1$s.idem_consume_seq(pg_catalog.text, pg_catalog.int8, pg_catalog.int8)", ALL},
 	{"EXECUTE", "ROUTINE %1$s.idem_seek(pg_catalog.text, pg_catalog.timestamptz)", DBA},
@@ -75,18 +74,21 @@ static const struct
 	{"EXECUTE", "ROUTINE %1$s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_maintain()", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_verify()", DBA},
-	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_compensations, %1$s.idem_outbox", DBA},
-	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores", MONITOR | DBA},
-	{"SELECT (deadline, state)", "TABLE %1$s.idem_compensations", MONITOR},
+	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_compensations, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores", DBA},
 	/* the functions and views read these as their caller */
-	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text)", MONITOR | DBA},
-	{"EXECUTE", "ROUTINE %1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text), "
+		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
 	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids", DBA},
 	{"SELECT", "TABLE %1$s.idem_keys_0, %1$s.idem_keys_1, %1$s.idem_keys_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_inbox_0, %1$s.idem_inbox_1, %1$s.idem_inbox_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_outbox_0, %1$s.idem_outbox_1, %1$s.idem_outbox_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_positions_0, %1$s.idem_positions_1, %1$s.idem_positions_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_watermarks_0, %1$s.idem_watermarks_1, %1$s.idem_watermarks_2", DBA},
+	/* figures */
+	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores", MONITOR},
+	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text)", MONITOR},
+	{"SELECT (consumer, id, attempts, failed_at)", "TABLE %1$s.idem_dead_letters", MONITOR},
+	{"SELECT (deadline, state)", "TABLE %1$s.idem_compensations", MONITOR},
 };
 
 Datum
