@@ -1369,6 +1369,6 @@ CREATE FUNCTION idem_grant(role name, profile text) RETURNS void
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_grant(name, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_grant(name, text) IS
-$$Grant a role what it needs: profile "app" claims, completes, confirms and cancels keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, edits and attaches state machines, evicts, seeks, unsubscribes and maintains. Runs as its caller, who must be able to grant it. Undo with REVOKE.
+$$Grant a role what it needs: profile "app" claims, completes, confirms and cancels keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, edits and attaches state machines, evicts, seeks, unsubscribes and maintains; "monitor" reads the views' figures, and no keys, payloads or responses. Runs as its caller, who must be able to grant it. Undo with REVOKE.
 
 Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby.$$;

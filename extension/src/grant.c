@@ -16,6 +16,7 @@ PG_FUNCTION_INFO_V1(idem_grant);
 #define APP	1					/* claims and cancels keys, publishes, uses the inbox */
 #define CONSUMER 2				/* subscribes and fetches, uses the inbox */
 #define DBA	4					/* all that, attaches machines, reads everything, maintains */
+#define MONITOR 8				/* reads how it goes, and none of what users have stored */
 #define ALL	(APP | CONSUMER | DBA)
 
 static const struct
@@ -26,7 +27,7 @@ static const struct
 }			matrix[] =
 
 {
-	{"USAGE", "SCHEMA %1$s", ALL},
+	{"USAGE", "SCHEMA %1$s", ALL | MONITOR},
 	{"EXECUTE", "ROUTINE %1$s.idem_claim(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, "
 		"pg_catalog.interval, pg_catalog.interval, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_complete(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text, pg_catalog.int8)", APP | DBA},
@@ -85,6 +86,11 @@ static const struct
 	{"SELECT", "TABLE %1$s.idem_outbox_0, %1$s.idem_outbox_1, %1$s.idem_outbox_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_positions_0, %1$s.idem_positions_1, %1$s.idem_positions_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_watermarks_0, %1$s.idem_watermarks_1, %1$s.idem_watermarks_2", DBA},
+	/* figures */
+	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores", MONITOR},
+	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text)", MONITOR},
+	{"SELECT (consumer, id, attempts, failed_at)", "TABLE %1$s.idem_dead_letters", MONITOR},
+	{"SELECT (deadline, state)", "TABLE %1$s.idem_compensations", MONITOR},
 };
 
 Datum
@@ -110,12 +116,14 @@ idem_grant(PG_FUNCTION_ARGS)
 		bit = DBA;
 	else if (strcmp(profile, "consumer") == 0)
 		bit = CONSUMER;
+	else if (strcmp(profile, "monitor") == 0)
+		bit = MONITOR;
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown profile \"%s\"", profile),
-				 errdetail("Profiles are \"app\", \"consumer\" and \"dba\"."),
-				 errhint("Use \"app\" for roles that claim keys and publish, \"consumer\" for those that fetch, \"dba\" for those who look after them.")));
+				 errdetail("Profiles are \"app\", \"consumer\", \"dba\" and \"monitor\"."),
+				 errhint("Use \"app\" for roles that claim keys and publish, \"consumer\" for those that fetch, \"dba\" for those who look after them, \"monitor\" for programs that only watch.")));
 	(void) get_role_oid(role, false);
 	idem_require_writable("idem_grant()");
 

@@ -1,11 +1,13 @@
 -- Who may do what: nothing is for PUBLIC, and each profile of idem_grant is for what it says.
 BEGIN;
-SELECT plan(7);
+SELECT plan(9);
 CREATE ROLE regress_idem_nobody;
 CREATE ROLE regress_idem_app;
 CREATE ROLE regress_idem_consumer;
 CREATE ROLE regress_idem_dba;
-SELECT lives_ok($$SELECT idem_grant('regress_idem_app', 'app'), idem_grant('regress_idem_consumer', 'consumer'), idem_grant('regress_idem_dba', 'dba')$$, 'granted');
+CREATE ROLE regress_idem_monitor;
+SELECT lives_ok($$SELECT idem_grant('regress_idem_app', 'app'), idem_grant('regress_idem_consumer', 'consumer'), idem_grant('regress_idem_dba', 'dba'),
+	idem_grant('regress_idem_monitor', 'monitor')$$, 'granted');
 
 -- effective privileges on all objects of the extension
 CREATE VIEW pg_temp.may AS
@@ -51,6 +53,15 @@ SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_
 	('idem_positions_0', 'SELECT'), ('idem_positions_1', 'SELECT'), ('idem_positions_2', 'SELECT'),
 	('idem_watermarks_0', 'SELECT'), ('idem_watermarks_1', 'SELECT'), ('idem_watermarks_2', 'SELECT')
 $$, 'what a dba may do');
+SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_monitor'$$, $$VALUES
+	('idem_holders', 'SELECT'), ('idem_consumers', 'SELECT'), ('idem_pending', 'EXECUTE'), ('idem_stores', 'SELECT')
+$$, 'what a monitor may do');
+SELECT set_eq($$
+	SELECT attrelid::regclass::text, attname, privilege_type FROM pg_attribute, aclexplode(attacl) WHERE grantee = 'regress_idem_monitor'::regrole
+$$, $$VALUES
+	('idem_dead_letters', 'consumer'::name, 'SELECT'), ('idem_dead_letters', 'id', 'SELECT'), ('idem_dead_letters', 'attempts', 'SELECT'), ('idem_dead_letters', 'failed_at', 'SELECT'),
+	('idem_compensations', 'deadline', 'SELECT'), ('idem_compensations', 'state', 'SELECT')
+$$, 'of some views it may read some columns');
 SELECT is_empty($$
 	SELECT proname, grantee::regrole, privilege_type FROM pg_proc, aclexplode(proacl) WHERE proname LIKE 'idem\_%' AND is_grantable AND grantee <> proowner
 	UNION ALL
