@@ -219,6 +219,7 @@ sql(qq{SELECT publish('next', '$key[0]')});
 drain('c');
 is(marks(), 0, 'and none is left');
 log_is_clean('retries');
+$process->quit if $process;
 
 # ---- what leaves a mark, and what does not ----
 
@@ -466,6 +467,5 @@ drain('m');
 is(marks(), 0, 'and is forgotten');
 drain($_) for qw(c n);
 is(sql('SELECT * FROM idem_verify()'), '', 'idem_verify() finds nothing');
-$process->quit if $process;
 $node->stop;
 done_testing();
