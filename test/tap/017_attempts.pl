@@ -86,10 +86,11 @@ sub work
 	return $said;
 }
 
+# all that there is, and what waits for its turn
 sub drain
 {
 	my ($consumer) = @_;
-	sql(<<"EOS");
+	sql(<<"EOS") for 1 .. 2;
 DO \$\$
 DECLARE
 	b bigint;
@@ -100,6 +101,7 @@ BEGIN
 		PERFORM idem_ack('$consumer', b);
 		COMMIT;
 	END LOOP;
+	UPDATE idem_parked SET due_at = now() WHERE due_at > now();
 END \$\$
 EOS
 	return;
@@ -116,24 +118,28 @@ sql(q{SELECT publish(s, '} . $key[0] . q{') FROM unnest('{a,b,poison,d,e}'::text
 is(work('c', 0, 100), '1:a 1:b 1:poison 1:d 1:e', 'a batch with a message that kills');
 is(marks(), 1, 'one mark');
 my @got;
-for my $round (1 .. 6)
+my @waits;
+for my $round (1 .. 20)
 {
 	# others flow meanwhile
 	sql("SELECT publish('other $round', '$key[1]')");
 	is(work('c', 1, 100), "1:other $round", "the other lane flows ($round)");
-	push @got, work('c', 0, 100);
+	my $said = work('c', 0, 100);
+	push @got, $said if $said ne '';
+	last if sql(q{SELECT count(*) FROM idem_consumers WHERE lane = 0 AND consumer = 'c' AND depth = 0 AND parked = 0}) eq '1';
+
+	# one that is to be retried waits for its turn; not here
+	push @waits, sql('WITH due AS (UPDATE idem_parked SET due_at = now() WHERE due_at > now() RETURNING due_at) SELECT count(*) FROM due') if $said eq '';
 }
-is(join(', ', @got), '2:a, 2:b, 2:poison, 3:poison, 4:poison, 5:poison', 'then one by one, until it was tried five times');
-is(sql(q{SELECT attempts, payload #>> '{}', error FROM idem_dead_letters}), '', 'and no sooner is it a dead letter');
-is(work('c', 0, 100), '2:d', 'the next fetch passes it');
+is(join(', ', @got), '2:a, 2:b, 2:poison, 3:poison, 4:poison, 5:poison, 1:d 1:e', 'then one by one, and five times that one; what has its key waits');
+is(join(' ', @waits), '1 1 1', 'it is parked in between');
 is(sql(q{SELECT consumer, attempts, payload #>> '{}', key, error FROM idem_dead_letters}),
 	"c|5|poison|$key[0]|the client's connection ended while it worked on this message", 'it is a dead letter');
-is(work('c', 0, 100), '2:e', 'the last one by itself');
 is(marks(), 0, 'the marks are forgotten');
 sql(qq{SELECT publish(s, '$key[0]') FROM unnest('{f,g}'::text[]) AS s});
 is(work('c', 0, 100), '1:f 1:g', 'and batches are what they were');
 is(sql(q{SELECT said, count(*) FROM applied WHERE said !~ 'other' GROUP BY 1 ORDER BY min(at)}), "a|1\nb|1\nd|1\ne|1\nf|1\ng|1", 'each of the others once, in order');
-is(sql(q{SELECT count(*), count(DISTINCT said) FROM applied WHERE said ~ 'other'}), '6|6', 'those of the other lane too');
+is(sql(q{SELECT count(*) > 5, count(*) - count(DISTINCT said) FROM applied WHERE said ~ 'other'}), 't|0', 'those of the other lane too');
 log_is_clean('poison');
 
 # redriven, and it kills again: five more
@@ -193,8 +199,10 @@ kill_client($many);
 is(sql('SELECT messages FROM idem_attempts'), 6, 'one mark for them all');
 is(join(', ', map { work('c', 0, 1) } 1 .. 6), '2:1, 2:2, 2:3, 2:4, 2:5, 2:poison', 'each has been tried once before');
 is(marks(), 2, 'the last has one of its own now');
+sql('DELETE FROM idem_parked') if work('c', 0, 1) eq ''; # it was parked
+sql(qq{SELECT publish('next', '$key[0]')});
 drain('c');
-is(marks(), 0, 'which goes with it');
+is(marks(), 0, 'and none is left');
 sql(qq{SELECT publish(s, '$key[0]') FROM unnest('{1,2,3,4,5,6,7,8,9,10,11,poison}'::text[]) AS s});
 $many = client();
 $many->query_safe('BEGIN');
@@ -206,9 +214,12 @@ for (1 .. 6)
 kill_client($many);
 @got = map { work('c', 0, 2) } 1 .. 12;
 is(join(', ', @got[0, 1, 6 .. 11]), '2:1, 2:2, 2:7, 2:8, 2:9, 2:10, 2:11, 2:poison', 'also when it was one of several');
+sql('DELETE FROM idem_parked') if work('c', 0, 1) eq '';
+sql(qq{SELECT publish('next', '$key[0]')});
 drain('c');
 is(marks(), 0, 'and none is left');
 log_is_clean('retries');
+$process->quit if $process;
 
 # ---- what leaves a mark, and what does not ----
 
@@ -292,7 +303,7 @@ is(sql(q{BEGIN; SET LOCAL idem.client = 'you'; SELECT count(*), max(attempt) FRO
 is(sql(q{BEGIN; SELECT count(*), max(attempt) FROM idem_fetch('m'); ROLLBACK}), '1|2', 'and those without a name');
 sql(q{BEGIN; SET LOCAL idem.client = 'me'; SELECT count(idem_ack('m', batch)) FROM (SELECT max(batch) AS batch FROM idem_fetch('m')) AS f; COMMIT});
 is(marks(), 0, 'what the survivor had at a time is through');
-sql(q{SELECT publish('x')});
+sql(q{SELECT publish('x'), publish('x')});
 $session = client();
 $session->query_safe(q{BEGIN; SELECT count(*) FROM idem_fetch('m')});
 kill_client($session);
@@ -456,6 +467,5 @@ drain('m');
 is(marks(), 0, 'and is forgotten');
 drain($_) for qw(c n);
 is(sql('SELECT * FROM idem_verify()'), '', 'idem_verify() finds nothing');
-$process->quit if $process;
 $node->stop;
 done_testing();
