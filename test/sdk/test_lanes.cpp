@@ -200,7 +200,7 @@ TEST_F(external_lanes, are_delivered_with_seqs_until_nothing_is_left) {
     check_seqs();
     EXPECT_EQ(different(), 110U);
     EXPECT_GT(got.size(), 110U);
-    EXPECT_EQ(*got.front().source, name + '@' + direct.value("SELECT idem_incarnation()"));
+    EXPECT_TRUE(got.front().source->starts_with(name + '@' + direct.value("SELECT idem_incarnation()")));
     EXPECT_TRUE(std::none_of(got.begin(), got.end(), [](const message& m) { return m.tombstone(); }));
     EXPECT_EQ(depth(), "0");
 }
