@@ -146,8 +146,13 @@ sub check_expression
 	my %of_all;
 	$of_all{$_}++ for map { @{ $labels_of{$_} // [] } } @metrics;
 	my @grouped = map { split /, */ } $expression =~ /\bby \(([^)]*)\)/g;
-	my @selected = map { /(\w+) *=/g } $expression =~ /\{([^}]*)\}/g;
-	is_deeply([ grep { $_ ne 'instance' && ($of_all{$_} // 0) != @metrics } @grouped, @selected ], [], "$where: labels that there are");
+	is_deeply([ grep { $_ ne 'instance' && ($of_all{$_} // 0) != @metrics } @grouped ], [], "$where: labels that all of them have");
+	while ($expression =~ /(idem_[a-z_]+)\{([^}]*)\}/g)
+	{
+		my ($metric, $selector) = ($1, $2);
+		my %has = map { $_ => 1 } @{ $labels_of{$metric} // [] };
+		is_deeply([ grep { !$has{$_} } $selector =~ /(\w+) *=/g ], [], "$where: labels that $metric has");
+	}
 
 	my %left = map { $_ => 1 } $expression =~ /\b(?:sum|max|min)(?:\(| by)/ ? @grouped : keys %of_all;
 	is_deeply([ grep { !$left{$_} } $text =~ /\{\{ *(?:\$labels\.)?([a-z]\w*)/g ], [], "$where: labels that are left to name");
