@@ -55,6 +55,7 @@ TEST_F(lanes, are_shared_and_keep_the_order_of_keys) {
     std::vector<std::unique_ptr<idem::client>> clients;
     std::vector<std::unique_ptr<idem::consumer>> all;
     std::vector<std::thread> workers;
+    workers.reserve(4);
     for (const bool cut : {false, true, false, true}) {
         clients.push_back(std::make_unique<idem::client>(cut ? test::through(proxy) : ""));
         all.push_back(std::make_unique<idem::consumer>(*clients.back(), name, insert(),

@@ -296,8 +296,9 @@ int in_a_child(const std::string& name, Work work) {
 using nack_of_the_killed = nack<test::libpq>;
 
 TEST_F(nack_of_the_killed, is_a_dead_letter_in_the_end) {
+    idem::client client{""}; // the children do not take us for themselves
+    idem::consumer{client, name, [](idem::transaction&, const message&) {}}.drain();
     publish(30);
-    idem::client{""}; // the children do not take us for themselves
     int kills = 0;
     const auto until = std::chrono::steady_clock::now() + 60s;
     while (dead().empty() && std::chrono::steady_clock::now() < until) {
