@@ -126,7 +126,8 @@ find_stop(const Stops *stops, int64 id)
 }
 
 /*
- * Deliver from the window that was fixed.
+ * Deliver from the window that was fixed.  It looks one further, so that the
+ * window ends with its last message: another lane can be waiting for that.
  */
 static void
 deliver(Fetch *fetch, Slots slots, const Stops *stops)
@@ -136,13 +137,15 @@ deliver(Fetch *fetch, Slots slots, const Stops *stops)
 									 slots, ALL_GENERATIONS);
 	TupleTableSlot *message = NULL;
 
-	while (fetch->count < fetch->max_messages && (message = window_next(window)) != NULL)
+	while ((message = window_next(window)) != NULL)
 	{
 		const Parked *stop = NULL;
 		bool		isnull;
 
 		if (!subscription_wants(&fetch->subscription, message))
 			continue;
+		if (fetch->count == fetch->max_messages)
+			break;
 		position->last_id = DatumGetInt64(slot_getattr(message, OUTBOX_ID, &isnull));
 		if (stops->rows != NIL)
 			stop = find_stop(stops, position->last_id);

@@ -385,9 +385,29 @@ parked_promote(const text *consumer, int32 slot, const text *key)
 }
 
 /*
+ * Lock a dead letter, which a DBA may just be deleting.  False if it is gone.
+ */
+static bool
+lock_row(const Parked *parked)
+{
+	Relation	rel = table_open(idem_tables()->parked.heap, RowExclusiveLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	ItemPointerData tid = parked->tuple->t_self;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	CommandCounterIncrement();
+	result = table_tuple_lock(rel, &tid, SnapshotSelf, slot, GetCurrentCommandId(true),
+							  LockTupleExclusive, LockWaitBlock, 0, &failure);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return result == TM_Ok;
+}
+
+/*
  * (consumer, id)
  *
- * It needs no lane: nobody else changes a dead letter.
+ * It needs no lane: but for DBAs nobody else changes a dead letter.
  */
 Datum
 idem_redrive(PG_FUNCTION_ARGS)
@@ -405,7 +425,7 @@ idem_redrive(PG_FUNCTION_ARGS)
 	subscription_require(consumer, &subscription);
 	LockRelationOid(idem_tables()->parked.heap, ShareUpdateExclusiveLock);	/* one at a time */
 	if (!parked_find(consumer, ALL_SLOTS, PG_GETARG_INT64(1), &row) ||
-		!parked_is(&row, PARKED_DEAD))
+		!parked_is(&row, PARKED_DEAD) || !lock_row(&row))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("message " INT64_FORMAT " is not a dead letter of consumer \"%s\"",
