@@ -96,7 +96,7 @@ SELECT status, attempt, token, checkpoint FROM idem_claim('taken', '{"a": 1}', l
 SELECT :'status' AS status, :'attempt' AS attempt, :'checkpoint' AS checkpoint;
 SELECT idem_complete('taken', '"third time"', token => :token);
 SELECT status, response, attempt, about(cacheable_until) FROM idem_claim('taken');
-SELECT status, response, attempt FROM idem_status('taken');
+SELECT status, response, attempt, claimed_at > now() - interval '5 min' AS claimed_since FROM idem_status('taken');
 SELECT status, response, attempt, token FROM idem_keys WHERE key = 'taken';
 
 -- one that is over is its owner's until somebody takes it
