@@ -237,8 +237,8 @@ scope, ttl  as for idem_claim()
 status is
   executed     the handler ran now; response is what it returned, as stored
   completed    done before: response is what was stored then
-  in_progress  another transaction held the key for longer than idem.claim_wait
-  mismatch     the key was completed with another request
+  in_progress  another transaction, or a lease, held the key for longer than idem.claim_wait
+  mismatch     the key was completed, or is leased, with another request
   cancelled    cancelled before it was ever completed, or compensated since
 An error of the handler is this statement's: nothing is stored, and a retry may run. Even if it is caught, nothing of the handler's work remains. The handler may call idem_compensate_with() for the key; it neither completes nor releases it.
 
@@ -264,7 +264,7 @@ requests  one for each key
 scope     of all of them
 
 status is as for idem_execute(), but
-  in_progress  another transaction holds the key: this is not waited for
+  in_progress  another transaction, or a lease, holds the key: this is not waited for
   failed       the handler raised an error. Nothing of what it did for this key remains, nothing is stored, and once this transaction has ended a retry may run; all others stand. response has the sqlstate, message, detail, hint, constraint and context: for your log, not for strangers
 A key that is given more than once runs once: later ones are answered as the first, "completed" if that was executed, or "mismatch" if their request is another one.
 Errors that are not of one key alone abort the call, and nothing is done: of the classes 40, 53 (out of locks or memory), 57 (cancelled, statement_timeout), 58 and XX. So does what fails at COMMIT: a deferred constraint, a key that the handler itself claimed and left open.
@@ -284,7 +284,7 @@ keys      1 to 255 bytes each
 requests  one for each key, compared as idem_claim() does; NULL: not compared
 scope     of all of them
 
-status and response are as for idem_claim(), but a key that another transaction holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
+status and response are as for idem_claim(), but a key that another transaction, or a lease, holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
 Do the work for those that are "claimed", and idem_complete_many() or idem_release() each of them.
 
 Errors: ID002 a key is already claimed by this transaction; ID004 at COMMIT, a key is neither completed nor released; ID005, ID006 invalid key or scope; 22004 keys or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.

@@ -96,7 +96,7 @@ SELECT status, attempt, token, checkpoint FROM idem_claim('taken', '{"a": 1}', l
 SELECT :'status' AS status, :'attempt' AS attempt, :'checkpoint' AS checkpoint;
 SELECT idem_complete('taken', '"third time"', token => :token);
 SELECT status, response, attempt, about(cacheable_until) FROM idem_claim('taken');
-SELECT status, response, attempt FROM idem_status('taken');
+SELECT status, response, attempt, claimed_at > now() - interval '5 min' AS claimed_since FROM idem_status('taken');
 SELECT status, response, attempt, token FROM idem_keys WHERE key = 'taken';
 
 -- one that is over is its owner's until somebody takes it
@@ -158,6 +158,24 @@ SELECT idem_complete('forgotten', '1');
 COMMIT;
 SELECT key, response, attempt FROM idem_keys WHERE key = 'forgotten';
 SELECT * FROM idem_verify();
+
+-- so do idem_execute() and its like; a lease that is not over they leave alone
+CREATE FUNCTION work(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT to_jsonb('worked on ' || ($1 #>> '{}'))$$;
+SELECT token AS t1 FROM idem_claim('executed', '1', lease => '1 h') \gset
+SELECT token AS t2 FROM idem_claim('executed too', '2', lease => '1 h') \gset
+SET idem.claim_wait = 0;
+SELECT * FROM idem_execute('work(jsonb)', 'executed', '1');
+SELECT * FROM idem_execute('work(jsonb)', 'executed', '2');
+SELECT * FROM idem_execute_many('work(jsonb)', '{executed,executed too,not leased}', '{1,3,2}');
+SELECT * FROM idem_claim_many('{executed,executed too}', '{1,3}');
+RESET idem.claim_wait;
+CALL over('executed');
+CALL over('executed too');
+SELECT * FROM idem_execute('work(jsonb)', 'executed', '1');
+SELECT * FROM idem_execute_many('work(jsonb)', '{executed,executed too}', '{1,2}');
+SELECT key, attempt, response FROM idem_keys WHERE key ~ '^executed' ORDER BY key;
+SELECT idem_complete('executed', '1', token => :t1);
+SELECT idem_complete('executed too', '1', token => :t2);
 
 -- released: it may be claimed anew, from the beginning
 SELECT token AS t FROM idem_claim('released', '{"a": 1}', lease => '1 h') \gset

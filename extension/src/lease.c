@@ -261,7 +261,6 @@ lease_release(IdemKey *key, int64 token)
 
 	require_lease(key, token, &row);
 	row.fate = FATE_NONE;
-	row.attempt = 1;
 	row.expires_at = DT_NOBEGIN;
 	key_store_update(key, &row);
 }

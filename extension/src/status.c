@@ -168,7 +168,6 @@ idem_evict(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	}
 	row.life++;
-	row.attempt = 1;
 	row.fate = FATE_NONE;
 	key_store_insert(&key, &row, 0);
 	PG_RETURN_BOOL(true);

@@ -66,8 +66,8 @@ cancellation cancel(PGconn* connection, std::string_view key, const cancel_optio
 namespace detail {
 
 std::string compensate_with_sql(std::string_view key, std::string_view handler, std::string_view args,
-                                const compensate_options& options, std::string_view scope) {
-    return call_sql("SELECT idem_compensate_with", {key, handler, args, scope, interval_sql(options.deadline), "NULL"});
+                                const compensate_options& options, std::string_view scope, std::string_view token) {
+    return call_sql("SELECT idem_compensate_with", {key, handler, args, scope, interval_sql(options.deadline), token});
 }
 
 std::string confirm_sql(std::string_view key, std::string_view scope) {

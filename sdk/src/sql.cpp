@@ -42,12 +42,13 @@ std::string claim_sql(std::string_view key, std::string_view request, std::strin
            call_sql("idem_claim", {key, request, scope, interval_sql(options.wait), interval_sql(options.ttl), "NULL"});
 }
 
-std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope) {
-    return call_sql("SELECT idem_complete", {key, response, scope, "NULL"});
+std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope,
+                         std::string_view token) {
+    return call_sql("SELECT idem_complete", {key, response, scope, token});
 }
 
-std::string release_sql(std::string_view key, std::string_view scope) {
-    return call_sql("SELECT idem_release", {key, scope, "NULL"});
+std::string release_sql(std::string_view key, std::string_view scope, std::string_view token) {
+    return call_sql("SELECT idem_release", {key, scope, token});
 }
 
 std::string_view no_zero_byte(std::string_view text) {

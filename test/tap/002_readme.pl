@@ -51,6 +51,10 @@ my @answers = $cancel =~ /^SELECT status .*; -- (\w+)/mg;
 is($node->safe_psql('postgres', $cancel), join("\n", 'claimed', '', '{"order": 4712}', @answers[1 .. 4]), 'cancellations answer as shown');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM orders'), '1', 'and undo the order');
 
+my ($lease) = grep { /idem_renew/ } @more;
+is($node->safe_psql('postgres', $lease), "\nt\n\n{\"order\": 4720}", 'a lease answers as shown');
+is($node->safe_psql('postgres', q{SELECT fate, handlers -> 0 -> 'args' FROM idem_pinned WHERE key = 'order-4720'}), 'held|{"id": 4720}', 'and keeps its compensation');
+
 my ($execute) = grep { /idem_execute/ } @more;
 my @rows = $execute =~ /^-- +([\w-]+ +\| +(?:executed|completed).*|executed.*)$/mg;
 is($node->safe_psql('postgres', $execute), join("\n", map { s/ +\| +/|/gr } @rows), 'one statement, and many keys, answer as shown');

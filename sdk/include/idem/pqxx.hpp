@@ -17,6 +17,7 @@
 #include <idem/client.hpp>
 #include <idem/consumer.hpp>
 #include <idem/detail/compensate.hpp>
+#include <idem/detail/lease.hpp>
 #include <idem/detail/messages.hpp>
 #include <idem/detail/sql.hpp>
 #include <idem/detail/transition.hpp>
@@ -163,6 +164,45 @@ inline cancellation cancel(pqxx::transaction_base& tx, std::string_view key, con
     const pqxx::result row =
         tx.exec(detail::cancel_sql(quote(key), quote(options.reason), quote(options.scope), options));
     return detail::read_cancellation([&row](int column) { return detail::pqxx_text(row, 0, column); });
+}
+
+// As over libpq, see <idem/lease.hpp>.
+inline lease claim_lease(pqxx::transaction_base& tx, std::string_view key, std::optional<std::string_view> request,
+                         std::chrono::milliseconds length, const claim_options& options = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result row =
+        tx.exec(detail::claim_lease_sql(quote(key), quote(request), quote(options.scope), length, options));
+    return detail::read_lease([&row](int column) { return detail::pqxx_text(row, 0, column); }, key, options.scope);
+}
+
+inline void renew(pqxx::transaction_base& tx, const lease& held, std::chrono::milliseconds length) {
+    const auto quote = detail::pqxx_quote(tx);
+    tx.exec(detail::renew_sql(quote(held.key()), held.token(), length, quote(held.scope())));
+}
+
+inline void checkpoint(pqxx::transaction_base& tx, const lease& held, std::string_view step,
+                       std::string_view state = "null") {
+    const auto quote = detail::pqxx_quote(tx);
+    tx.exec(detail::checkpoint_sql(quote(held.key()), held.token(), quote(step), quote(state), quote(held.scope())));
+}
+
+inline void compensate_with(pqxx::transaction_base& tx, const lease& held, std::string_view handler,
+                            std::string_view args, std::optional<std::chrono::milliseconds> deadline = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    tx.exec(detail::compensate_with_sql(quote(held.key()), quote(handler), quote(args), {.deadline = deadline},
+                                        quote(held.scope()), std::to_string(held.token())));
+}
+
+inline std::string complete(pqxx::transaction_base& tx, const lease& held, std::string_view response) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result answer = tx.exec(
+        detail::complete_sql(quote(held.key()), quote(response), quote(held.scope()), std::to_string(held.token())));
+    return answer[0][0].as<std::string>();
+}
+
+inline void release(pqxx::transaction_base& tx, const lease& held) {
+    const auto quote = detail::pqxx_quote(tx);
+    tx.exec(detail::release_sql(quote(held.key()), quote(held.scope()), std::to_string(held.token())));
 }
 
 // As over libpq, see <idem/transition.hpp>.

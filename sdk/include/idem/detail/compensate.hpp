@@ -12,7 +12,7 @@ namespace idem::detail {
 // Texts are SQL literals, already quoted, or NULL. The columns of a cancellation are status, response, and the refused
 // step's machine, from, to.
 std::string compensate_with_sql(std::string_view key, std::string_view handler, std::string_view args,
-                                const compensate_options&, std::string_view scope);
+                                const compensate_options&, std::string_view scope, std::string_view token = "NULL");
 std::string confirm_sql(std::string_view key, std::string_view scope);
 std::string cancel_sql(std::string_view key, std::string_view reason, std::string_view scope, const cancel_options&);
 

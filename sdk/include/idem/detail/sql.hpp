@@ -11,11 +11,12 @@
 
 namespace idem::detail {
 
-// Key, request, response and scope are SQL literals, already quoted. A claim's columns are status, response,
+// Key, request, response and scope are SQL literals, already quoted; the token is that of a lease. A claim's columns are status, response,
 // cacheable_until.
 std::string claim_sql(std::string_view key, std::string_view request, std::string_view scope, const claim_options&);
-std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope);
-std::string release_sql(std::string_view key, std::string_view scope);
+std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope,
+                         std::string_view token = "NULL");
+std::string release_sql(std::string_view key, std::string_view scope, std::string_view token = "NULL");
 
 // A function or a prepared statement with its arguments, and one of them: SQL, as above.
 std::string call_sql(std::string_view name, std::initializer_list<std::string_view> arguments);
