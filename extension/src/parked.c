@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "row.h"
+#include "stats.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "subscription.h"
