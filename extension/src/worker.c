@@ -30,7 +30,6 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
@@ -89,37 +88,39 @@ nap(int64 ms, uint32 wait_event)
 }
 
 /*
- * Go on to the next database that takes connections; false when there is none.
- * A template is none of them: who copies it must find nobody in it.
+ * Go on to the next database, by oid, that takes connections; false when there
+ * is none.  A template is none of them: who copies it must find nobody in it.
  */
 static bool
 next_database(Oid *database, NameData *name)
 {
+	Oid			last = *database;
 	Relation	rel;
-	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		found = false;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	rel = table_open(DatabaseRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_database_oid, BTGreaterStrategyNumber, F_OIDGT,
-				ObjectIdGetDatum(*database));
-	scan = systable_beginscan(rel, DatabaseOidIndexId, true, NULL, 1, &key);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	/* who is in no database may lack what it takes to use the index */
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	*database = InvalidOid;
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
 		/* -2: its DROP DATABASE was interrupted */
-		found = form->datallowconn && !form->datistemplate && form->datconnlimit != -2;
+		if (form->oid <= last || !form->datallowconn || form->datistemplate ||
+			form->datconnlimit == -2 ||
+			(OidIsValid(*database) && form->oid > *database))
+			continue;
 		*database = form->oid;
 		*name = form->datname;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
-	return found;
+	return OidIsValid(*database);
 }
 
 static BackgroundWorkerHandle *
