@@ -1347,7 +1347,7 @@ BEGIN ATOMIC
 	                    AND n.low_floor IS NOT NULL)
 	UNION ALL
 	SELECT 'a position has a consumer', pg_catalog.format('consumer %L, lane %s', n.consumer, n.lane),
-	       pg_catalog.format('the consumer has %s lanes', COALESCE(s.lanes, 0))
+	       pg_catalog.format('lanes of the consumer: %s', COALESCE(s.lanes, 0))
 	FROM newest AS n LEFT JOIN idem_subscriptions AS s ON s.consumer OPERATOR(pg_catalog.=) n.consumer
 	WHERE n.low_floor IS NOT NULL
 	  AND (s.lanes IS NULL OR n.lane OPERATOR(pg_catalog.<) 0::pg_catalog.int8

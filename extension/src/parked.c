@@ -258,6 +258,8 @@ put_failure(Datum *values, bool *nulls, const char *state, int attempts,
 		values[PARKED_ERROR - 1] = PointerGetDatum(error);
 		values[PARKED_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	}
+	if (strcmp(state, PARKED_DEAD) == 0)
+		stats_count(STAT_DEAD_LETTERS);
 }
 
 /*
