@@ -1391,7 +1391,7 @@ BEGIN ATOMIC
 	GROUP BY p.consumer
 	UNION ALL
 	SELECT 'a state is of a guarded topic', pg_catalog.format('topic %L', s.topic),
-	       pg_catalog.format('%s keys have one, and no machine guards it', pg_catalog.count(*))
+	       pg_catalog.format('no machine guards it; keys that have a state: %s', pg_catalog.count(*))
 	FROM idem_outbox_states AS s
 	WHERE NOT EXISTS (SELECT FROM idem_guarded_topics AS t WHERE t.topic OPERATOR(pg_catalog.=) s.topic)
 	GROUP BY s.topic
