@@ -1120,7 +1120,7 @@ COMMENT ON VIEW idem_stats IS
 $$How is it going, in this database, since the server's start, or idem_stats_reset() if that was later: one row of counters. What was counted stays counted when the transaction is rolled back.
 
 claims, replays, mismatches, in_progress, cancelled: how often idem_claim() answered "claimed", "completed", and so on
-waits                 how often somebody waited for a key that another transaction held
+waits                 how often somebody waited for a key that another transaction or a lease held
 takeovers             of expired leases
 refused_transitions   by state machines, of rows and of topics
 retry_ratio           replays / (claims + replays)
@@ -1158,7 +1158,8 @@ BEGIN ATOMIC
 	      FROM (SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_keys_0
 	            UNION ALL SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_keys_1
 	            UNION ALL SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_keys_2
-	            UNION ALL SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_pinned) AS k
+	            UNION ALL SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_pinned
+	                      WHERE fate IS DISTINCT FROM 'leased'::pg_catalog.text) AS k
 	      WHERE k.fingerprint IS NOT NULL
 	        AND k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
 	        AND k.completed_at OPERATOR(pg_catalog.>=)

@@ -605,6 +605,8 @@ claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 	ClaimAnswer answer = take(key, terms, row);
 
 	stats_count(counted[answer]);
+	if (answer == ANSWER_CLAIMED && row->attempt > 1)
+		stats_count(STAT_TAKEOVERS);
 	return answer;
 }
 

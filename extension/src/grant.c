@@ -87,8 +87,8 @@ static const struct
 	{"SELECT", "TABLE %1$s.idem_positions_0, %1$s.idem_positions_1, %1$s.idem_positions_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_watermarks_0, %1$s.idem_watermarks_1, %1$s.idem_watermarks_2", DBA},
 	/* figures */
-	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores", MONITOR},
-	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text)", MONITOR},
+	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores, %1$s.idem_stats", MONITOR},
+	{"EXECUTE", "ROUTINE %1$s.idem_counters(), %1$s.idem_pending(pg_catalog.text)", MONITOR},
 	{"SELECT (consumer, id, attempts, failed_at)", "TABLE %1$s.idem_dead_letters", MONITOR},
 	{"SELECT (deadline, state)", "TABLE %1$s.idem_compensations", MONITOR},
 };

@@ -16,7 +16,7 @@ typedef enum Stat
 	STAT_IN_PROGRESS,
 	STAT_CANCELLED,
 
-	STAT_WAITS,					/* for a key that another transaction held */
+	STAT_WAITS,					/* for a key that somebody else held */
 	STAT_TAKEOVERS,				/* of an expired lease */
 	STAT_REFUSED_TRANSITIONS,
 	STAT_CANCELLATIONS,			/* keys that idem_cancel() or a deadline cancelled */

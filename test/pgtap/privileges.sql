@@ -55,7 +55,7 @@ SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_
 	('idem_watermarks_0', 'SELECT'), ('idem_watermarks_1', 'SELECT'), ('idem_watermarks_2', 'SELECT')
 $$, 'what a dba may do');
 SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_monitor'$$, $$VALUES
-	('idem_holders', 'SELECT'), ('idem_consumers', 'SELECT'), ('idem_pending', 'EXECUTE'), ('idem_stores', 'SELECT')
+	('idem_holders', 'SELECT'), ('idem_consumers', 'SELECT'), ('idem_pending', 'EXECUTE'), ('idem_stores', 'SELECT'), ('idem_stats', 'SELECT'), ('idem_counters', 'EXECUTE')
 $$, 'what a monitor may do');
 SELECT set_eq($$
 	SELECT attrelid::regclass::text, attname, privilege_type FROM pg_attribute, aclexplode(attacl) WHERE grantee = 'regress_idem_monitor'::regrole
