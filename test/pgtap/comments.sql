@@ -1,6 +1,6 @@
 -- Every comment is there, and names the errors: it is the manual at hand.
 BEGIN;
-SELECT plan(45);
+SELECT plan(47);
 
 -- SQLSTATEs in the comment, in order
 CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$

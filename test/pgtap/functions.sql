@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(45);
+SELECT plan(47);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
