@@ -1096,11 +1096,95 @@ SELECT 'parked'::pg_catalog.text, NULL,
 COMMENT ON VIEW idem_stores IS
 $$What takes space, and when it is freed: each generation of the ring with its rows (an estimate), its bytes, when the ring next turns there (for the current one: when another takes over; for an older one: when all its rows have expired), and which processes hold up an overdue one.$$;
 
+CREATE FUNCTION idem_counters(
+	OUT claims bigint, OUT replays bigint, OUT mismatches bigint, OUT in_progress bigint, OUT cancelled bigint,
+	OUT waits bigint, OUT takeovers bigint, OUT refused_transitions bigint, OUT cancellations bigint,
+	OUT published bigint, OUT fetched bigint, OUT nacks bigint, OUT dead_letters bigint,
+	OUT consumed bigint, OUT duplicates bigint,
+	OUT maintained_at timestamptz, OUT since timestamptz, OUT missing text)
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+REVOKE ALL ON FUNCTION idem_counters() FROM PUBLIC;
+COMMENT ON FUNCTION idem_counters() IS
+$$For idem_stats: the counters of this database.$$;
+
+CREATE VIEW idem_stats AS
+SELECT c.claims, c.replays, c.mismatches, c.in_progress, c.cancelled, c.waits, c.takeovers, c.refused_transitions,
+       CASE WHEN c.claims OPERATOR(pg_catalog.+) c.replays OPERATOR(pg_catalog.>) 0::pg_catalog.int8
+            THEN pg_catalog.round(c.replays::pg_catalog.numeric OPERATOR(pg_catalog./)
+                                  (c.claims OPERATOR(pg_catalog.+) c.replays)::pg_catalog.numeric, 4)
+       END AS retry_ratio,
+       c.cancellations, c.published, c.fetched, c.nacks, c.dead_letters, c.consumed, c.duplicates,
+       c.maintained_at, c.since, c.missing
+FROM idem_counters() AS c;
+COMMENT ON VIEW idem_stats IS
+$$How is it going, in this database, since the server's start, or idem_stats_reset() if that was later: one row of counters. What was counted stays counted when the transaction is rolled back.
+
+claims, replays, mismatches, in_progress, cancelled: how often idem_claim() answered "claimed", "completed", and so on
+waits                 how often somebody waited for a key that another transaction or a lease held
+takeovers             of expired leases
+refused_transitions   by state machines, of rows and of topics
+retry_ratio           replays / (claims + replays)
+cancellations         keys that idem_cancel() or a deadline has cancelled
+published, fetched    messages; those that were delivered several times count each time
+nacks, dead_letters   messages that failed, and those given up
+consumed, duplicates  messages that were new to the inbox, and those that were not
+maintained_at         when upkeep was last done, by whomever
+missing               what is not known here, and why: without the library in shared_preload_libraries there are no counters, and all of the above is NULL
+
+Cost: reads shared memory.$$;
+
+CREATE FUNCTION idem_stats_reset() RETURNS void
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+REVOKE ALL ON FUNCTION idem_stats_reset() FROM PUBLIC;
+COMMENT ON FUNCTION idem_stats_reset() IS
+$$Set this database's counters, see idem_stats, to zero.
+
+Errors: 55000 there are none.$$;
+
+CREATE FUNCTION idem_suspects(
+	within interval DEFAULT '1 hour',
+	OUT scope text, OUT fingerprint text, OUT requests bigint, OUT keys text[],
+	OUT first_at timestamptz, OUT last_at timestamptz)
+RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT n.scope, pg_catalog.encode(n.fingerprint, 'hex'), pg_catalog.count(*),
+	       pg_catalog.array_agg(n.key ORDER BY n.number USING OPERATOR(pg_catalog.<))
+	           FILTER (WHERE n.number OPERATOR(pg_catalog.<=) 100::pg_catalog.int8),
+	       pg_catalog.min(n.completed_at), pg_catalog.max(n.completed_at)
+	FROM (SELECT k.scope, k.fingerprint, k.key, k.completed_at,
+	             pg_catalog.row_number() OVER (PARTITION BY k.scope, k.fingerprint
+	                                           ORDER BY k.completed_at USING OPERATOR(pg_catalog.<),
+	                                                    k.key USING OPERATOR(pg_catalog.<)) AS number
+	      FROM (SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_keys_0
+	            UNION ALL SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_keys_1
+	            UNION ALL SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_keys_2
+	            UNION ALL SELECT scope, key, fingerprint, completed_at, expires_at FROM idem_pinned
+	                      WHERE fate IS DISTINCT FROM 'leased'::pg_catalog.text) AS k
+	      WHERE k.fingerprint IS NOT NULL
+	        AND k.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+	        AND k.completed_at OPERATOR(pg_catalog.>=)
+	            (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) $1)) AS n
+	GROUP BY n.scope, n.fingerprint
+	HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1::pg_catalog.int8
+	ORDER BY 3 USING OPERATOR(pg_catalog.>), 5 USING OPERATOR(pg_catalog.<), 1 USING OPERATOR(pg_catalog.<), 2 USING OPERATOR(pg_catalog.<);
+END;
+REVOKE ALL ON FUNCTION idem_suspects(interval) FROM PUBLIC;
+COMMENT ON FUNCTION idem_suspects(interval) IS
+$$Do retries bypass us? The same request, completed under different keys of one scope within the last hour, or the interval given, and remembered: how often, by the first 100 of its keys, from when to when; what came most often is first. A client that makes a new key for each retry shows up here; so do two customers who ask for the very same, and requests like {}. Requests that were claimed without a body are not compared.
+
+Cost: reads all keys that are kept, and sorts those of the interval: seconds for millions.$$;
+
+CREATE FUNCTION idem_next_xid() RETURNS xid8
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
+REVOKE ALL ON FUNCTION idem_next_xid() FROM PUBLIC;
+COMMENT ON FUNCTION idem_next_xid() IS
+$$For idem_verify(): the transaction id that is drawn next.$$;
+
 CREATE PROCEDURE idem_maintain()
 AS 'MODULE_PATHNAME' LANGUAGE C;
 REVOKE ALL ON PROCEDURE idem_maintain() FROM PUBLIC;
 COMMENT ON PROCEDURE idem_maintain() IS
-$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned and final states from idem_outbox_states, cancel keys past their deadline. For these it starts a background worker for each role that has registered handlers, connected as that role, and waits for its end; what it could not cancel is told by a warning and in the server's log. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so.
+$$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned and final states from idem_outbox_states, cancel keys past their deadline. For these it starts a background worker for each role that has registered handlers, connected as that role, and waits for its end; what it could not cancel is told by a warning and in the server's log. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so, unless shared_preload_libraries has idem: then the server does.
 
 Errors: 2D000 inside a transaction block; 25006 read-only transaction or standby.$$;
 
@@ -1130,6 +1214,13 @@ BEGIN ATOMIC
 	), newest AS (
 		SELECT DISTINCT ON (consumer, lane) * FROM position
 		ORDER BY consumer USING OPERATOR(pg_catalog.<), lane USING OPERATOR(pg_catalog.<), n USING OPERATOR(pg_catalog.>)
+	), latest AS (
+		SELECT 'positions'::pg_catalog.text AS store, 0 AS generation, consumer AS name, lane, n, low_floor IS NULL AS is_end FROM idem_positions_0
+		UNION ALL SELECT 'positions', 1, consumer, lane, n, low_floor IS NULL FROM idem_positions_1
+		UNION ALL SELECT 'positions', 2, consumer, lane, n, low_floor IS NULL FROM idem_positions_2
+		UNION ALL SELECT 'watermarks', 0, source, lane, seq, false FROM idem_watermarks_0
+		UNION ALL SELECT 'watermarks', 1, source, lane, seq, false FROM idem_watermarks_1
+		UNION ALL SELECT 'watermarks', 2, source, lane, seq, false FROM idem_watermarks_2
 	), consumed AS (
 		SELECT 0 AS generation, * FROM idem_inbox_0
 		UNION ALL SELECT 1, * FROM idem_inbox_1
@@ -1256,6 +1347,56 @@ BEGIN ATOMIC
 	                  WHERE n.consumer OPERATOR(pg_catalog.=) s.consumer AND n.lane OPERATOR(pg_catalog.=) l.lane
 	                    AND n.low_floor IS NOT NULL)
 	UNION ALL
+	SELECT 'a position has a consumer', pg_catalog.format('consumer %L, lane %s', n.consumer, n.lane),
+	       pg_catalog.format('lanes of the consumer: %s', COALESCE(s.lanes, 0))
+	FROM newest AS n LEFT JOIN idem_subscriptions AS s ON s.consumer OPERATOR(pg_catalog.=) n.consumer
+	WHERE n.low_floor IS NOT NULL
+	  AND (s.lanes IS NULL OR n.lane OPERATOR(pg_catalog.<) 0::pg_catalog.int8
+	       OR n.lane OPERATOR(pg_catalog.>=) s.lanes::pg_catalog.int8)
+	UNION ALL
+	SELECT 'an attempt mark has a consumer', pg_catalog.format('consumer %L, lane %s', a.consumer, a.lane),
+	       pg_catalog.format('batch %s, message %s', a.batch, a.id)
+	FROM idem_attempts AS a
+	WHERE NOT EXISTS (SELECT FROM idem_subscriptions AS s
+	                  WHERE s.consumer OPERATOR(pg_catalog.=) a.consumer
+	                    AND a.lane OPERATOR(pg_catalog.>=) 0::pg_catalog.int8
+	                    AND a.lane OPERATOR(pg_catalog.<) s.lanes::pg_catalog.int8)
+	UNION ALL
+	SELECT 'the latest of a lane is where it is looked for', pg_catalog.format('%s of %L, lane %s', l.store, l.name, l.lane),
+	       pg_catalog.format('number %s is in a retired generation', pg_catalog.max(l.n))
+	FROM latest AS l JOIN ring AS r ON r.store OPERATOR(pg_catalog.=) l.store
+	GROUP BY l.store, l.name, l.lane
+	HAVING pg_catalog.max(l.n) OPERATOR(pg_catalog.>) GREATEST(
+	           (-1)::pg_catalog.int8,
+	           pg_catalog.max(l.n) FILTER (WHERE l.is_end),
+	           pg_catalog.max(l.n) FILTER (WHERE (r.ends_at)[l.generation OPERATOR(pg_catalog.+) 1]
+	                                             OPERATOR(pg_catalog.<>) '-infinity'::pg_catalog.timestamptz))
+	UNION ALL
+	SELECT 'no position is of a transaction to come', pg_catalog.format('consumer %L, lane %s', n.consumer, n.lane),
+	       pg_catalog.format('it looks up to transaction %s', GREATEST(n.low_to, n.high_to))
+	FROM newest AS n, pg_catalog.pg_control_system() AS c
+	WHERE (n.low_era OPERATOR(pg_catalog.=) c.system_identifier AND n.low_to OPERATOR(pg_catalog.>) idem_next_xid())
+	   OR (n.high_era OPERATOR(pg_catalog.=) c.system_identifier AND n.high_to OPERATOR(pg_catalog.>) idem_next_xid())
+	UNION ALL
+	SELECT 'a position is within its window', pg_catalog.format('consumer %L, lane %s', n.consumer, n.lane),
+	       pg_catalog.format('it is at message %s, the window ends at %s', n.last_id, n.high_floor)
+	FROM newest AS n
+	WHERE n.last_id OPERATOR(pg_catalog.>) n.high_floor
+	UNION ALL
+	SELECT 'parked messages are fetched when they are due', pg_catalog.format('consumer %L', p.consumer),
+	       pg_catalog.format('%s are due for an hour, the first since %s', pg_catalog.count(*), pg_catalog.min(p.due_at))
+	FROM idem_parked AS p
+	WHERE p.state OPERATOR(pg_catalog.<>) 'dead'::pg_catalog.text
+	  AND p.due_at OPERATOR(pg_catalog.<)
+	      (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 hour'::pg_catalog.interval)
+	GROUP BY p.consumer
+	UNION ALL
+	SELECT 'a state is of a guarded topic', pg_catalog.format('topic %L', s.topic),
+	       pg_catalog.format('no machine guards it; keys that have a state: %s', pg_catalog.count(*))
+	FROM idem_outbox_states AS s
+	WHERE NOT EXISTS (SELECT FROM idem_guarded_topics AS t WHERE t.topic OPERATOR(pg_catalog.=) s.topic)
+	GROUP BY s.topic
+	UNION ALL
 	SELECT 'a parked message has a consumer', pg_catalog.format('message %s, consumer %L', p.id, p.consumer), p.state
 	FROM idem_parked AS p
 	WHERE p.state OPERATOR(pg_catalog.<>) 'dead'::pg_catalog.text
@@ -1338,7 +1479,7 @@ BEGIN ATOMIC
 	UNION ALL
 	SELECT 'a key of a guarded topic is in a state of its machine', pg_catalog.format('key %L, topic %L', s.key, s.topic),
 	       pg_catalog.format('it is in %L, machine %L', s.state, t.machine)
-	FROM idem_outbox_states AS s LEFT JOIN idem_guarded_topics AS t ON t.topic OPERATOR(pg_catalog.=) s.topic
+	FROM idem_outbox_states AS s JOIN idem_guarded_topics AS t ON t.topic OPERATOR(pg_catalog.=) s.topic
 	WHERE NOT EXISTS (SELECT FROM idem_transitions AS r
 	                  WHERE r.machine OPERATOR(pg_catalog.=) t.machine AND r.enabled
 	                    AND (r.from_state OPERATOR(pg_catalog.=) s.state OR r.to_state OPERATOR(pg_catalog.=) s.state))

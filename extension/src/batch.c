@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "parked.h"
 #include "pgstat.h"
+#include "stats.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
 #include "tables.h"
@@ -194,6 +195,7 @@ batch_note(const Batch *template)
 	batch->next = batches;
 	batches = batch;
 	MemoryContextSwitchTo(save);
+	stats_add(STAT_FETCHED, batch->count);
 
 	if (!registered)
 	{
@@ -546,6 +548,7 @@ idem_nack(PG_FUNCTION_ARGS)
 	if (is_parked && give_up && !batch->external)
 		parked_promote(batch->consumer, row.slot, row.key);
 	message->parked = now;
+	stats_count(STAT_NACKS);
 	PG_RETURN_ARRAYTYPE_P(construct_array(waiting, nwaiting, INT8OID, sizeof(int64),
 										  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }

@@ -20,6 +20,7 @@
 #include "lease.h"
 #include "lock.h"
 #include "replay.h"
+#include "stats.h"
 #include "storage/proc.h"
 #include "tables.h"
 #include "tcop/utility.h"
@@ -393,7 +394,12 @@ claim_lock(const IdemKey *key, int wait_ms)
 	LOCKTAG		tag;
 
 	key_locktag(key, &tag);
-	return idem_lock(&tag, ExclusiveLock, false) || (wait_ms > 0 && lock_within(&tag, wait_ms));
+	if (idem_lock(&tag, ExclusiveLock, false))
+		return true;
+	if (wait_ms <= 0)
+		return false;
+	stats_count(STAT_WAITS);
+	return lock_within(&tag, wait_ms);
 }
 
 void
@@ -510,12 +516,8 @@ keep_fingerprint(KeyRow *row, const ClaimInfo *info)
 	memcpy(row->fingerprint, info->fingerprint, FINGERPRINT_BYTES);
 }
 
-/*
- * Claim the key, or say why not.  Sets *row if it is completed; of a claim, its
- * attempt, token (0: none) and checkpoint.
- */
-ClaimAnswer
-claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
+static ClaimAnswer
+take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 {
 	ClaimInfo	info = {0};
 	Claim	   *claim;
@@ -584,6 +586,28 @@ claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 	claim = enter_claim(key);
 	change_claim(claim, &info);
 	return ANSWER_CLAIMED;
+}
+
+/*
+ * Claim the key, or say why not.  Sets *row if it is completed; of a claim, its
+ * attempt, token (0: none) and checkpoint.
+ */
+ClaimAnswer
+claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
+{
+	static const Stat counted[] = {
+		[ANSWER_CLAIMED] = STAT_CLAIMS,
+		[ANSWER_COMPLETED] = STAT_REPLAYS,
+		[ANSWER_IN_PROGRESS] = STAT_IN_PROGRESS,
+		[ANSWER_MISMATCH] = STAT_MISMATCHES,
+		[ANSWER_CANCELLED] = STAT_CANCELLED,
+	};
+	ClaimAnswer answer = take(key, terms, row);
+
+	stats_count(counted[answer]);
+	if (answer == ANSWER_CLAIMED && row->attempt > 1)
+		stats_count(STAT_TAKEOVERS);
+	return answer;
 }
 
 Datum

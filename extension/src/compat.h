@@ -27,12 +27,14 @@
 #define idem_index_insert_cleanup(index, info) index_insert_cleanup(index, info)
 #define idem_truncate(rels, relids) \
 	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false, false)
+#define idem_wait_event(name)		WaitEventExtensionNew(name)
 #define idem_vxid_proc(vxid)		ProcNumberGetProc((vxid).procNumber)
 #define idem_proc_lxid(proc)		((proc)->vxid.lxid)
 #else
 #define idem_index_insert_cleanup(index, info) ((void) (info))
 #define idem_truncate(rels, relids) \
 	ExecuteTruncateGuts(rels, relids, NIL, DROP_RESTRICT, false)
+#define idem_wait_event(name)		((void) (name), PG_WAIT_EXTENSION)
 #define idem_vxid_proc(vxid)		BackendIdGetProc((vxid).backendId)
 #define idem_proc_lxid(proc)		((proc)->lxid)
 #endif

@@ -27,6 +27,7 @@
 #include "lease.h"
 #include "machine.h"
 #include "replay.h"
+#include "stats.h"
 #include "tables.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -244,6 +245,8 @@ compensate(const IdemKey *key, const KeyRow *held, const text *reason, Datum *an
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	if (done)
+		stats_count(STAT_CANCELLATIONS);
 	return done;
 }
 
@@ -303,6 +306,7 @@ cancel(const IdemKey *key, const text *reason, Datum *response)
 		row.handlers = (Datum) 0;
 		row.answer = cancellation(reason, row.claimed_at, 0);
 		key_store_insert(key, &row, SETTLED_TTL);
+		stats_count(STAT_CANCELLATIONS);
 		hint_other_scopes(key);
 		*response = row.answer;
 		return "tombstoned";

@@ -2,7 +2,7 @@
  * deadline.c
  *	  Cancelling keys that are past their deadline.
  *
- * CALL idem_maintain() starts a background worker for each role that has
+ * Maintenance starts a background worker for each role that has
  * registered the first handler of such a key, connected as that role: so the
  * handlers are ordinary calls of an ordinary session of theirs, and whoever
  * maintains lends them nothing.
@@ -133,6 +133,16 @@ may_connect(Oid role)
 }
 
 /*
+ * Who waits for a worker takes it along when it goes.
+ */
+static void
+end_worker(int code, Datum handle)
+{
+	(void) code;
+	TerminateBackgroundWorker((BackgroundWorkerHandle *) DatumGetPointer(handle));
+}
+
+/*
  * Start the role's worker and wait for its end.  The caller is in a
  * transaction that has done nothing yet.  What cannot be done now is left to
  * the next call, with a warning.
@@ -179,16 +189,11 @@ deadline_run(const char *role, TimestampTz until)
 
 	/* nothing of ours may hold back vacuum while it works */
 	InvalidateCatalogSnapshot();
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
 	{
 		(void) WaitForBackgroundWorkerShutdown(handle);
 	}
-	PG_CATCH();
-	{
-		TerminateBackgroundWorker(handle);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	left = count_due(role, until);

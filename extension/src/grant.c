@@ -75,10 +75,10 @@ static const struct
 	{"SELECT", "TABLE %1$s.idem_guarded_topics, %1$s.idem_outbox_states", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_maintain()", DBA},
-	{"EXECUTE", "ROUTINE %1$s.idem_verify()", DBA},
-	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_compensations, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_verify(), %1$s.idem_suspects(pg_catalog.interval), %1$s.idem_stats_reset()", DBA},
+	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_compensations, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores, %1$s.idem_stats", DBA},
 	/* the functions and views read these as their caller */
-	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text), "
+	{"EXECUTE", "ROUTINE %1$s.idem_counters(), %1$s.idem_next_xid(), %1$s.idem_pending(pg_catalog.text), "
 		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
 	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids, %1$s.idem_tokens", DBA},
 	{"SELECT", "TABLE %1$s.idem_keys_0, %1$s.idem_keys_1, %1$s.idem_keys_2", DBA},
@@ -87,8 +87,8 @@ static const struct
 	{"SELECT", "TABLE %1$s.idem_positions_0, %1$s.idem_positions_1, %1$s.idem_positions_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_watermarks_0, %1$s.idem_watermarks_1, %1$s.idem_watermarks_2", DBA},
 	/* figures */
-	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores", MONITOR},
-	{"EXECUTE", "ROUTINE %1$s.idem_pending(pg_catalog.text)", MONITOR},
+	{"SELECT", "TABLE %1$s.idem_holders, %1$s.idem_consumers, %1$s.idem_stores, %1$s.idem_stats", MONITOR},
+	{"EXECUTE", "ROUTINE %1$s.idem_counters(), %1$s.idem_pending(pg_catalog.text)", MONITOR},
 	{"SELECT (consumer, id, attempts, failed_at)", "TABLE %1$s.idem_dead_letters", MONITOR},
 	{"SELECT (deadline, state)", "TABLE %1$s.idem_compensations", MONITOR},
 };

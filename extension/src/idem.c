@@ -23,6 +23,7 @@ int			idem_inbox_retention;
 bool		idem_strand_rows;
 int			idem_max_attempts;
 char	   *idem_client;
+int			idem_naptime;
 
 void		_PG_init(void);
 
@@ -85,10 +86,19 @@ _PG_init(void)
 							   "",
 							   PGC_USERSET, 0,
 							   NULL, NULL, NULL);
+	DefineCustomIntVariable("idem.naptime",
+							"How long the background worker rests between two rounds of upkeep.",
+							"It is there if shared_preload_libraries has idem.",
+							&idem_naptime,
+							60, 1, 24 * 60 * 60,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("idem");
 
 	idem_claim_init();
 	idem_batch_init();
+	idem_stats_init();
+	idem_worker_init();
 }
 
 /*

@@ -43,6 +43,7 @@ extern int	idem_inbox_retention;	/* s */
 extern bool idem_strand_rows;
 extern int	idem_max_attempts;
 extern char *idem_client;
+extern int	idem_naptime;		/* s */
 
 /* idem.c */
 extern void idem_require_primary(const char *function);
@@ -60,5 +61,11 @@ extern void idem_claim_init(void);
 
 /* batch.c */
 extern void idem_batch_init(void);
+
+/* stats.c */
+extern void idem_stats_init(void);
+
+/* worker.c */
+extern void idem_worker_init(void);
 
 #endif							/* IDEM_H */

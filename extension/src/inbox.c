@@ -20,6 +20,7 @@
 #include "replay.h"
 #include "ring.h"
 #include "row.h"
+#include "stats.h"
 #include "storage/bufmgr.h"
 #include "tables.h"
 #include "utils/builtins.h"
@@ -161,6 +162,7 @@ idem_consume(PG_FUNCTION_ARGS)
 			/* the caller may tell the source, so it must be as safe as a commit */
 			require_visible(winner, frozen, source);
 			replay_wait_durable(winner, frozen);
+			stats_count(STAT_DUPLICATES);
 			PG_RETURN_BOOL(false);
 		}
 	}
@@ -172,6 +174,7 @@ idem_consume(PG_FUNCTION_ARGS)
 	values[INBOX_MESSAGE_ID - 1] = PointerGetDatum(message_id);
 	row_insert(rel, values, nulls);
 	table_close(rel, NoLock);
+	stats_count(STAT_CONSUMED);
 	PG_RETURN_BOOL(true);
 }
 
@@ -215,6 +218,7 @@ idem_consume_seq(PG_FUNCTION_ARGS)
 	if (seq <= watermark)
 	{
 		replay_wait_durable(latest.xmin, latest.frozen);
+		stats_count(STAT_DUPLICATES);
 		PG_RETURN_TEXT_P(cstring_to_text("duplicate"));
 	}
 
@@ -222,5 +226,6 @@ idem_consume_seq(PG_FUNCTION_ARGS)
 	latest.values[LATEST_LANE - 1] = Int64GetDatum(PG_GETARG_INT64(1));
 	latest.values[LATEST_N - 1] = Int64GetDatum(seq);
 	latest_append(STORE_WATERMARKS, latest.values, nulls);
+	stats_count(STAT_CONSUMED);
 	PG_RETURN_TEXT_P(cstring_to_text("first"));
 }

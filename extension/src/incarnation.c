@@ -11,11 +11,14 @@
  */
 #include "incarnation.h"
 
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/xid8.h"
 
 PG_FUNCTION_INFO_V1(idem_incarnation);
+PG_FUNCTION_INFO_V1(idem_next_xid);
 
 int64
 incarnation_era(void)
@@ -58,4 +61,14 @@ idem_incarnation(PG_FUNCTION_ARGS)
 	idem_require_primary("idem_incarnation()");
 	now = incarnation_now();
 	PG_RETURN_TEXT_P(cstring_to_text(incarnation_text(&now)));
+}
+
+/*
+ * () -> the transaction id that is drawn next
+ */
+Datum
+idem_next_xid(PG_FUNCTION_ARGS)
+{
+	(void) fcinfo;
+	PG_RETURN_FULLTRANSACTIONID(ReadNextFullTransactionId());
 }

@@ -30,6 +30,7 @@
 #include "json.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "stats.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tables.h"
@@ -81,6 +82,8 @@ lease_wait(LeaseWait *wait)
 
 	if (left == 0)
 		return false;
+	if (wait->pause == 1)
+		stats_count(STAT_WAITS);	/* once */
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 Min(wait->pause, left), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);

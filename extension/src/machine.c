@@ -20,6 +20,7 @@
 #include "guard.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "stats.h"
 #include "tables.h"
 #include "topic.h"
 #include "utils/builtins.h"
@@ -297,6 +298,7 @@ machine_refuse(const char *machine, const char *from, const char *to,
 	last_refusal.has_from = remember(last_refusal.from, from);
 	last_refusal.has_to = remember(last_refusal.to, to);
 	was_refused = true;
+	stats_count(STAT_REFUSED_TRANSITIONS);
 
 	next = quoted_next_states(machine, from);
 	ereport(ERROR,

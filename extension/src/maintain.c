@@ -1,7 +1,10 @@
 /*
  * maintain.c
- *	  CALL idem_maintain(): all upkeep, in steps with a commit after each.
+ *	  All upkeep, in steps with a commit after each: CALL idem_maintain(), and
+ *	  what the background worker does (worker.c).
  */
+#include "maintain.h"
+
 #include "idem.h"
 
 #include "access/xact.h"
@@ -10,20 +13,51 @@
 #include "nodes/parsenodes.h"
 #include "ring.h"
 #include "miscadmin.h"
+#include "stats.h"
 #include "topic.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(idem_maintain);
 
-Datum
-idem_maintain(PG_FUNCTION_ARGS)
+/*
+ * The caller is in a transaction that has done nothing yet, and is in one when
+ * this returns; commit() ends one and begins the next.
+ */
+void
+maintain(void (*commit) (void))
 {
-	CallContext *call = (CallContext *) fcinfo->context;
 	bool		more = true;
 	TimestampTz now;
 	List	   *roles;
 	ListCell   *cell;
+
+	while (more)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		more = ring_lock() && (ring_turn() || topic_evict());
+		PopActiveSnapshot();
+		commit();
+		CHECK_FOR_INTERRUPTS();
+	}
+
+	now = GetCurrentTimestamp();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	roles = deadline_roles(now);
+	PopActiveSnapshot();
+	commit();
+	foreach(cell, roles)
+	{
+		deadline_run(lfirst(cell), now);
+		commit();
+	}
+	stats_maintained();
+}
+
+Datum
+idem_maintain(PG_FUNCTION_ARGS)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
 
 	if (call == NULL || !IsA(call, CallContext) || call->atomic)
 		ereport(ERROR,
@@ -34,25 +68,7 @@ idem_maintain(PG_FUNCTION_ARGS)
 	idem_require_writable("idem_maintain()");
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	while (more)
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		more = ring_lock() && (ring_turn() || topic_evict());
-		PopActiveSnapshot();
-		SPI_commit();
-		CHECK_FOR_INTERRUPTS();
-	}
-
-	now = GetCurrentTimestamp();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	roles = deadline_roles(now);
-	PopActiveSnapshot();
-	SPI_commit();
-	foreach(cell, roles)
-	{
-		deadline_run(lfirst(cell), now);
-		SPI_commit();
-	}
+	maintain(SPI_commit);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

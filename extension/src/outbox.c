@@ -21,6 +21,7 @@
 #include "lane.h"
 #include "ring.h"
 #include "row.h"
+#include "stats.h"
 #include "storage/bufmgr.h"
 #include "topic.h"
 #include "utils/builtins.h"
@@ -150,6 +151,7 @@ publish(Datum *message, bool *isnull)
 
 	row_insert(rel, values, nulls);
 	table_close(rel, NoLock);
+	stats_count(STAT_PUBLISHED);
 
 	if (unlikely(is_guarded))
 	{

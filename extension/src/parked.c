@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "row.h"
+#include "stats.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "subscription.h"
@@ -257,6 +258,8 @@ put_failure(Datum *values, bool *nulls, const char *state, int attempts,
 		values[PARKED_ERROR - 1] = PointerGetDatum(error);
 		values[PARKED_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	}
+	if (strcmp(state, PARKED_DEAD) == 0)
+		stats_count(STAT_DEAD_LETTERS);
 }
 
 /*

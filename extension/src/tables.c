@@ -16,6 +16,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "stats.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -177,7 +178,11 @@ find_table(Oid schema, const char *name, const Oid *layout)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this session's library idem " IDEM_VERSION " does not know the layout of table \"%s\"",
 						name),
+				 stats_are_kept() ?
+				 errdetail("The extension was updated after the server loaded its library.") :
 				 errdetail("The extension was updated after this session loaded its library."),
+				 stats_are_kept() ?
+				 errhint("Restart the server, for shared_preload_libraries has idem.") :
 				 errhint("Reconnect.")));
 	return relid;
 }

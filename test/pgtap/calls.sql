@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(158);
+SELECT plan(162);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -63,6 +63,11 @@ SELECT results_eq($$SELECT idem_evict('never', 's')$$, '{f}'::bool[], 'of 2');
 SELECT isnt(idem_digest('k'), NULL, 'idem_digest of 1 literal');
 SELECT isnt(idem_digest('k', 's'), idem_digest('k'), 'of 2');
 SELECT is_empty($$SELECT * FROM idem_verify()$$, 'idem_verify');
+SELECT is_empty($$SELECT * FROM idem_suspects('1 us')$$, 'idem_suspects of 1 literal');
+SELECT lives_ok($$SELECT * FROM idem_suspects()$$, 'of none');
+SELECT throws_ok($$SELECT idem_stats_reset()$$, '55000', NULL, 'idem_stats_reset, of nothing here');
+PREPARE suspects AS SELECT idem_suspects($1);
+SELECT is(pg_temp.parameters('suspects'), '{interval}', 'idem_suspects of untyped parameters');
 SELECT throws_ok($$CALL idem_maintain()$$, '2D000', NULL, 'CALL idem_maintain, found, though not allowed here');
 CREATE ROLE regress_idem_calls;
 SELECT lives_ok($$SELECT idem_grant('regress_idem_calls', 'app')$$, 'idem_grant of 2 literals');

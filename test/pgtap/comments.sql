@@ -1,6 +1,6 @@
 -- Every comment is there, and names the errors: it is the manual at hand.
 BEGIN;
-SELECT plan(45);
+SELECT plan(47);
 
 -- SQLSTATEs in the comment, in order
 CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
@@ -82,7 +82,12 @@ SELECT is(pg_temp.errors('idem_unguard_topic'), '{25006,42704,ID011}', 'of idem_
 SELECT is(pg_temp.errors('idem_next_states'), '{22023,42704,ID011}', 'of idem_next_states');
 SELECT is(pg_temp.errors('idem_maintain'), '{25006,2D000}', 'of idem_maintain');
 SELECT is(pg_temp.errors('idem_grant'), '{22004,22023,25006,42704}', 'of idem_grant');
+SELECT is(pg_temp.errors('idem_stats_reset'), '{55000}', 'of idem_stats_reset');
 SELECT is(pg_temp.errors('idem_verify'), NULL, 'none of idem_verify');
+SELECT is_empty($$
+	SELECT attname FROM pg_attribute WHERE attrelid = 'idem_stats'::regclass AND attnum > 0 AND attname <> 'since'
+	  AND obj_description(attrelid, 'pg_class') !~ ('(\n|, )' || attname || '\M')
+$$, 'every column of idem_stats is spoken of');
 SELECT is(pg_temp.named('ID001 or 2D000, 40P01; 0A000 (not 255 bytes, 12345678 or 3 hours)'), '{0A000,2D000,40P01,ID001}', 'as this test reads them');
 
 SELECT * FROM finish();

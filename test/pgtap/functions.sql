@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(45);
+SELECT plan(47);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -100,6 +100,10 @@ SELECT is(pg_temp.contract('idem_maintain'),
 	'() -> / C VOLATILE PARALLEL UNSAFE PROCEDURE', 'idem_maintain');
 SELECT is(pg_temp.contract('idem_verify'),
 	'(OUT invariant text, OUT object text, OUT detail text) -> SETOF record / SQL VOLATILE PARALLEL UNSAFE', 'idem_verify');
+SELECT is(pg_temp.contract('idem_suspects'),
+	'(within interval DEFAULT ''01:00:00''::interval, OUT scope text, OUT fingerprint text, OUT requests bigint, OUT keys text[], '
+	'OUT first_at timestamp with time zone, OUT last_at timestamp with time zone) -> SETOF record / SQL VOLATILE PARALLEL UNSAFE', 'idem_suspects');
+SELECT is(pg_temp.contract('idem_stats_reset'), '() -> void / C VOLATILE PARALLEL RESTRICTED', 'idem_stats_reset');
 SELECT is(pg_temp.contract('idem_grant'),
 	'(role name, profile text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_grant');
 

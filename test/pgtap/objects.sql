@@ -23,6 +23,8 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_confirm(text,text)',
 	'function idem_cancel(text,text,text,interval)', 'type idem_cancel_result', 'view idem_compensations',
 	'view idem_keys', 'view idem_holders', 'view idem_stores',
+	'function idem_counters()', 'view idem_stats', 'function idem_stats_reset()',
+	'function idem_suspects(interval)', 'function idem_next_xid()',
 	'function idem_maintain()',
 	'function idem_verify()',
 	'function idem_grant(name,text)',

@@ -9,6 +9,7 @@ SELECT set_eq($$SELECT name, context, vartype, boot_val, unit, min_val, max_val 
 	('idem.strand_rows', 'user', 'bool', 'off', NULL, NULL, NULL),
 	('idem.max_attempts', 'user', 'integer', '5', NULL, '1', '1000'),
 	('idem.client', 'user', 'string', '', NULL, NULL, NULL),
+	('idem.naptime', 'sighup', 'integer', '60', 's', '1', '86400'),
 	('idem.claim_wait', 'user', 'integer', '5000', 'ms', '0', '3600000'),
 	('idem.key_ttl', 'superuser', 'integer', '86400', 's', '1', '315619200'),
 	('idem.require_completion', 'superuser', 'bool', 'on', NULL, NULL, NULL)

@@ -1,6 +1,6 @@
 -- What every view shows.
 BEGIN;
-SELECT plan(15);
+SELECT plan(16);
 
 CREATE FUNCTION pg_temp.columns(view regclass) RETURNS text LANGUAGE sql AS $$
 	SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
@@ -15,6 +15,10 @@ SELECT is(pg_temp.columns('idem_compensations'),
 	'scope text, key text, handlers jsonb, deadline timestamp with time zone, state text', 'idem_compensations');
 SELECT is(pg_temp.columns('idem_stores'),
 	'store text, generation integer, rows bigint, bytes bigint, next_rotation timestamp with time zone, blocked_by integer[]', 'idem_stores');
+SELECT is(pg_temp.columns('idem_stats'),
+	'claims bigint, replays bigint, mismatches bigint, in_progress bigint, cancelled bigint, waits bigint, takeovers bigint, '
+	'refused_transitions bigint, retry_ratio numeric, cancellations bigint, published bigint, fetched bigint, nacks bigint, '
+	'dead_letters bigint, consumed bigint, duplicates bigint, maintained_at timestamp with time zone, since timestamp with time zone, missing text', 'idem_stats');
 SELECT is(pg_temp.columns('idem_outbox'),
 	'id bigint, topic text, key text, type text, payload jsonb, headers jsonb, created_at timestamp with time zone', 'idem_outbox');
 SELECT is(pg_temp.columns('idem_consumers'),
