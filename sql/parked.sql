@@ -368,7 +368,8 @@ SELECT lane, key FROM idem_fetch('lanes', lane => 1);
 SELECT idem_ack('lanes', batch) FROM (SELECT max(n) + 1 AS batch FROM idem_positions_0 WHERE consumer = 'lanes' AND lane = 1) AS b;
 SELECT lane, key FROM idem_fetch('lanes', lane => 0);
 ROLLBACK;
-SELECT * FROM idem_verify();
+-- due for days by now, and nobody has fetched them
+SELECT invariant, object FROM idem_verify();
 
 -- what is parked does not keep the outbox: it is delivered from its copy, large or small
 CREATE PROCEDURE turn() LANGUAGE plpgsql AS $$
