@@ -301,6 +301,11 @@ is(sql('SELECT messages, client FROM idem_attempts'), '4|me', 'the mark says who
 is(sql(q{BEGIN; SET LOCAL idem.client = 'me'; SELECT count(*), max(attempt) FROM idem_fetch('m'); ROLLBACK}), '4|1', 'who comes back under that name lives');
 is(sql(q{BEGIN; SET LOCAL idem.client = 'you'; SELECT count(*), max(attempt) FROM idem_fetch('m'); ROLLBACK}), '1|2', 'others are careful');
 is(sql(q{BEGIN; SELECT count(*), max(attempt) FROM idem_fetch('m'); ROLLBACK}), '1|2', 'and those without a name');
+$session = client();
+$session->query_safe(q{BEGIN; SET LOCAL idem.client = 'me'; SELECT count(*) FROM idem_fetch('m')});
+kill_client($session);
+is(sql(q{SELECT sum(messages) FROM idem_attempts}), 8, 'it has lost them twice');
+is(sql(q{BEGIN; SET LOCAL idem.client = 'you'; SELECT count(*), max(attempt) FROM idem_fetch('m'); ROLLBACK}), '1|2', 'which says no more of one of them');
 sql(q{BEGIN; SET LOCAL idem.client = 'me'; SELECT count(idem_ack('m', batch)) FROM (SELECT max(batch) AS batch FROM idem_fetch('m')) AS f; COMMIT});
 is(marks(), 0, 'what the survivor had at a time is through');
 sql(q{SELECT publish('x'), publish('x')});
