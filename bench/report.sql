@@ -36,8 +36,10 @@ FROM (VALUES
     (12, 'drain, messages/s: idem beside an old snapshot / without', 'drain', 'tps', 'idem_held', 'idem', 0.95, NULL),
     (18, 'drain, messages/s: four lanes / one', 'lanes', 'tps', 'lanes_4', 'lanes_1', 1.5, NULL),
     (19, 'drain, messages/s: of the others, with 50 of 10,000 keys parked / none', 'lanes', 'tps', 'parked_50', 'lanes_1', 0.9, NULL),
-    (20, 'claim + function + completion, requests/s: idem_execute / three statements', 'execute', 'tps', 'execute_one', 'execute_three', 1.4, NULL),
-    (21, 'the same: idem_execute_many, 500 a call / one by one', 'execute', 'tps', 'execute_many', 'execute_one', 4, NULL),
+    (21, 'claim + function + completion, requests/s: idem_execute / three statements', 'execute', 'tps', 'execute_one', 'execute_three', 1.4, NULL),
+    (22, 'the same: idem_execute_many, 500 a call / one by one', 'execute', 'tps', 'execute_many', 'execute_one', 4, NULL),
+    (23, 'claims, tps: counted / not', 'counters', 'tps', 'counted', 'not_counted', 0.98, NULL),
+    (24, 'claims, p99: while a full generation is retired and truncated / before', 'retire', 'p99_us', 'retired', 'quiet', NULL, 1.1),
     (16, 'UPDATE of a state, tps: guarded / unguarded', 'guard', 'tps', 'guard_idem', 'guard_plain', 0.95, NULL)
 ) AS f (nr, figure, work, metric, contestant, against, bound, most)
 JOIN paired AS p USING (work, metric, contestant, against)

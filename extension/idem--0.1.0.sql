@@ -425,7 +425,7 @@ CREATE SEQUENCE idem_outbox_ids;
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_ids', '');
 
 -- Messages are only added. xid is that of the top-level transaction, era and
--- branch say which cluster, timeline and database it ran in (incarnation.c); by
+-- branch say which cluster, timeline and installation it is of (incarnation.c); by
 -- slot the keys are spread over lanes (lane.c).
 CREATE TABLE idem_outbox_0 (
 	id pg_catalog.int8 NOT NULL,
@@ -738,7 +738,7 @@ CREATE FUNCTION idem_incarnation() RETURNS text
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION idem_incarnation() FROM PUBLIC;
 COMMENT ON FUNCTION idem_incarnation() IS
-$$Which life of the database this is: system identifier, timeline and database, with points between. Ids of messages and numbers of deliveries are unique within one: a restored or promoted database may give out some again.
+$$Which life of the database this is: system identifier, timeline, and a number for this installation of the extension in this database, with points between. Ids of messages and numbers of deliveries are unique within one: a restored or promoted database may give out some again.
 
 Errors: 25006 standby.$$;
 

@@ -386,5 +386,11 @@ SELECT key, attempt, verdict FROM came ORDER BY at;
 SELECT count(*) FROM idem_attempts;
 SELECT * FROM idem_verify();
 
+-- installed anew, ids and numbers begin anew: it is another life, of other messages
+SELECT idem_incarnation() AS before \gset
+DROP EXTENSION idem CASCADE;
+CREATE EXTENSION idem;
+SELECT idem_incarnation() = :'before' AS same, idem_incarnation() ~ '^\d+\.1\.\d+$' AS looks;
+
 \c :home
 DROP DATABASE regress_idem_external;

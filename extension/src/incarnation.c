@@ -6,14 +6,16 @@
  * things that its predecessor did, and do others under the same numbers: a
  * message's id, or the seq of a delivery.  So what leaves the database carries
  * the incarnation in which it was numbered.  A promotion begins another
- * timeline, a dump's restore has another database, and initdb another system
- * identifier.
+ * timeline, initdb gives another system identifier, and a dump's restore is
+ * another installation of the extension, be it in the same database.
  */
 #include "incarnation.h"
 
 #include "access/transam.h"
 #include "access/xlog.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "tables.h"
 #include "utils/builtins.h"
 #include "utils/xid8.h"
 
@@ -32,7 +34,8 @@ incarnation_now(void)
 	Incarnation now;
 
 	now.era = incarnation_era();
-	now.branch = (int64) GetWALInsertionTimeLine() << 32 | MyDatabaseId;
+	now.branch = (int64) GetWALInsertionTimeLine() << 32 |
+		hash_combine(murmurhash32(MyDatabaseId), murmurhash32(idem_tables()->extension));
 	return now;
 }
 
@@ -50,7 +53,7 @@ incarnation_text(const Incarnation *incarnation)
 }
 
 /*
- * () -> system identifier, timeline and database
+ * () -> system identifier, timeline and installation
  */
 Datum
 idem_incarnation(PG_FUNCTION_ARGS)

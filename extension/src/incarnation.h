@@ -10,7 +10,7 @@
 typedef struct Incarnation
 {
 	int64		era;			/* the cluster: its system identifier */
-	int64		branch;			/* its timeline, and the database */
+	int64		branch;			/* its timeline, and which installation of the extension */
 } Incarnation;
 
 #define INCARNATION_MAX_BYTES 42	/* of its text */

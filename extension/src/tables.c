@@ -116,26 +116,28 @@ forget_tables(Datum arg, Oid relid)
 }
 
 /*
- * The schema of the extension, or InvalidOid where it is not installed.
+ * Find the extension and its schema; InvalidOid where it is not installed.
  */
-static Oid
-extension_schema(void)
+static void
+find_extension(void)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Oid			schema = InvalidOid;
 
+	tables.extension = tables.schema = InvalidOid;
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
 				F_NAMEEQ, CStringGetDatum("idem"));
 	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-		schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	{
+		tables.extension = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
+		tables.schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return schema;
 }
 
 static Oid
@@ -193,7 +195,7 @@ find_tables(void)
 	char		name[NAMEDATALEN];
 
 	tables.version = changes;
-	tables.schema = extension_schema();
+	find_extension();
 	if (!OidIsValid(tables.schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

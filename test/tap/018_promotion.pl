@@ -128,7 +128,7 @@ END
 	}
 }
 
-# messages by message_id: era, timeline and database, id
+# messages by message_id: era, timeline and installation, id
 sub published
 {
 	my ($node) = @_;
