@@ -159,6 +159,17 @@ CREATE FUNCTION give_large(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT value F
 SELECT m.key, m.status, m.response = l.value AS same FROM idem_execute_many('give_large(jsonb)', '{large 1,large 2,large 1}', '{1,2,1}') AS m, large AS l;
 SELECT m.key, m.status, m.response = l.value AS same FROM idem_execute_many('give_large(jsonb)', '{large 1,large 2}', '{1,2}') AS m, large AS l;
 
+-- also if it is gone before the answer is given
+CREATE FUNCTION take_large(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF request = '"take"' THEN
+		RETURN (SELECT value FROM large);
+	END IF;
+	TRUNCATE large;
+	RETURN request;
+END $$;
+SELECT key, status, jsonb_array_length(response) AS length FROM idem_execute_many('take_large(jsonb)', '{take,drop}', '{"\"take\"","[]"}');
+
 -- 500 at a time, some of them failing; not one more
 SELECT ran() IS NOT NULL;
 CREATE TEMP TABLE answers AS SELECT * FROM idem_execute_many('place(jsonb)',

@@ -22,52 +22,6 @@ using std::chrono::milliseconds;
 
 constexpr std::array<std::string_view, 5> status_names{"executed", "replayed", "in_progress", "mismatch", "cancelled"};
 
-// A connection that nobody has touched yet knows libpq's own receiver. It is the only one that can be put back: libpq
-// hands out a receiver, but not its argument.
-PQnoticeReceiver default_notice_receiver() {
-    PGconn* const untouched = PQconnectStart("=");
-    const PQnoticeReceiver receiver = PQsetNoticeReceiver(untouched, nullptr, nullptr);
-    PQfinish(untouched);
-    return receiver;
-}
-
-// Sees the warning that a commit is not known to be replicated. Everything goes on to the notice processor in force; a
-// notice receiver of the user's is left in place, and then nothing is seen.
-class replication_watch {
-public:
-    explicit replication_watch(PGconn* connection) : connection_{connection} {
-        static const PQnoticeReceiver standard = default_notice_receiver();
-        receiver_ = standard;
-        installed_ = PQsetNoticeReceiver(connection_, nullptr, nullptr) == receiver_;
-        if (installed_) PQsetNoticeReceiver(connection_, receive, this);
-    }
-    ~replication_watch() {
-        if (installed_) PQsetNoticeReceiver(connection_, receiver_, nullptr);
-    }
-    replication_watch(const replication_watch&) = delete;
-    replication_watch& operator=(const replication_watch&) = delete;
-
-    [[nodiscard]] bool warned() const noexcept { return warned_; }
-
-private:
-    static void receive(void* self, const PGresult* notice) {
-        auto* const watch = static_cast<replication_watch*>(self);
-        const auto field = [notice](int code) -> std::string_view {
-            const char* const value = PQresultErrorField(notice, code);
-            return value != nullptr ? value : "";
-        };
-        // The text is translated, so it goes by the code. A trigger's RAISE WARNING has the same code, and a context.
-        if (field(PG_DIAG_SEVERITY_NONLOCALIZED) == "WARNING" && field(PG_DIAG_SQLSTATE) == "01000" &&
-            field(PG_DIAG_CONTEXT).empty())
-            watch->warned_ = true;
-        watch->receiver_(nullptr, notice);
-    }
-
-    PGconn* connection_;
-    PQnoticeReceiver receiver_ = nullptr;
-    bool installed_ = false, warned_ = false;
-};
-
 std::string begin_sql(std::optional<isolation> level) {
     static constexpr std::array levels{"READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"};
     std::string sql = "BEGIN";
@@ -210,7 +164,7 @@ private:
         bool replicated = true; // as far as we know
         reply answer;
         {
-            const replication_watch watch{connection};
+            const detail::replication_watch watch{connection};
             answer = ask(connection, complete + "; COMMIT", options_.response_timeout);
             replicated = !watch.warned();
         }

@@ -51,7 +51,40 @@ bool take(PGconn* connection, reply& into) {
     return false;
 }
 
+// A connection that nobody has touched yet knows libpq's own receiver. It is the only one that can be put back: libpq
+// hands out a receiver, but not its argument.
+PQnoticeReceiver default_notice_receiver() {
+    PGconn* const untouched = PQconnectStart("=");
+    const PQnoticeReceiver receiver = PQsetNoticeReceiver(untouched, nullptr, nullptr);
+    PQfinish(untouched);
+    return receiver;
+}
+
 } // namespace
+
+replication_watch::replication_watch(PGconn* connection) : connection_{connection} {
+    static const PQnoticeReceiver standard = default_notice_receiver();
+    receiver_ = standard;
+    installed_ = PQsetNoticeReceiver(connection_, nullptr, nullptr) == receiver_;
+    if (installed_) PQsetNoticeReceiver(connection_, receive, this);
+}
+
+replication_watch::~replication_watch() {
+    if (installed_) PQsetNoticeReceiver(connection_, receiver_, nullptr);
+}
+
+void replication_watch::receive(void* self, const PGresult* notice) {
+    auto* const watch = static_cast<replication_watch*>(self);
+    const auto field = [notice](int code) -> std::string_view {
+        const char* const value = PQresultErrorField(notice, code);
+        return value != nullptr ? value : "";
+    };
+    // The text is translated, so it goes by the code. A trigger's RAISE WARNING has the same code, and a context.
+    if (field(PG_DIAG_SEVERITY_NONLOCALIZED) == "WARNING" && field(PG_DIAG_SQLSTATE) == "01000" &&
+        field(PG_DIAG_CONTEXT).empty())
+        watch->warned_ = true;
+    watch->receiver_(nullptr, notice);
+}
 
 reply collect(PGconn* connection, std::chrono::milliseconds patience) {
     const clock::time_point until = clock::now() + patience;

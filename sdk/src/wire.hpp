@@ -57,6 +57,25 @@ reply ask(PGconn*, const std::string& sql, const std::vector<const char*>& param
 // Collects the reply to what was sent before.
 reply collect(PGconn*, std::chrono::milliseconds patience);
 
+// Sees the warning that a commit is not known to be replicated. Everything goes on to the notice processor in force; a
+// notice receiver of the user's is left in place, and then nothing is seen.
+class replication_watch {
+public:
+    explicit replication_watch(PGconn*);
+    ~replication_watch();
+    replication_watch(const replication_watch&) = delete;
+    replication_watch& operator=(const replication_watch&) = delete;
+
+    [[nodiscard]] bool warned() const noexcept { return warned_; }
+
+private:
+    static void receive(void* self, const PGresult* notice);
+
+    PGconn* connection_;
+    PQnoticeReceiver receiver_ = nullptr;
+    bool installed_ = false, warned_ = false;
+};
+
 // Waits until the socket can be read (or written); false after `until`.
 bool wait_for(int socket, bool writable, std::chrono::steady_clock::time_point until);
 

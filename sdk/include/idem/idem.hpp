@@ -7,6 +7,7 @@
 #include <idem/consume.hpp>
 #include <idem/consumer.hpp>
 #include <idem/errors.hpp>
+#include <idem/execute.hpp>
 #include <idem/lease.hpp>
 #include <idem/message.hpp>
 #include <idem/nack.hpp>

@@ -17,10 +17,12 @@
 #include <idem/client.hpp>
 #include <idem/consumer.hpp>
 #include <idem/detail/compensate.hpp>
+#include <idem/detail/execute.hpp>
 #include <idem/detail/lease.hpp>
 #include <idem/detail/messages.hpp>
 #include <idem/detail/sql.hpp>
 #include <idem/detail/transition.hpp>
+#include <idem/execute.hpp>
 #include <idem/nack.hpp>
 #include <idem/run.hpp>
 
@@ -31,6 +33,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -205,6 +208,26 @@ inline void release(pqxx::transaction_base& tx, const lease& held) {
     tx.exec(detail::release_sql(quote(held.key()), quote(held.scope()), std::to_string(held.token())));
 }
 
+// As over libpq, see <idem/execute.hpp>.
+inline execution execute(pqxx::transaction_base& tx, std::string_view handler, std::string_view key,
+                         std::string_view request, const execute_options& options = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result rows =
+        tx.exec(detail::execute_sql(quote(handler), quote(key), quote(request), quote(options.scope), options));
+    return detail::read_execution([&rows](int row, int column) { return detail::pqxx_text(rows, row, column); }, 0);
+}
+
+[[nodiscard]] inline std::vector<execution> execute_many(pqxx::transaction_base& tx, std::string_view handler,
+                                                         std::span<const execute_item> items,
+                                                         const execute_options& options = {}) {
+    const auto quote = detail::pqxx_quote(tx);
+    const pqxx::result rows = tx.exec(
+        detail::execute_many_sql(quote(handler), detail::execute_list(items, &execute_item::key, quote),
+                                 detail::execute_list(items, &execute_item::request, quote), quote(options.scope)));
+    return detail::read_executions([&rows](int row, int column) { return detail::pqxx_text(rows, row, column); },
+                                   static_cast<int>(rows.size()));
+}
+
 // As over libpq, see <idem/transition.hpp>.
 inline transition_result transition(pqxx::transaction_base& tx, const stateful& rows, std::string_view key,
                                     std::string_view to) {
@@ -259,6 +282,19 @@ public:
 private:
     client client_;
 };
+
+// As over libpq, see <idem/execute.hpp>.
+inline execution execute(pqxx_client& on, std::string_view handler, std::string_view key, std::string_view request,
+                         const execute_options& options = {}, const retry_options& retry = {}) {
+    return execute(on.base(), handler, key, request, options, retry);
+}
+
+[[nodiscard]] inline std::vector<execution> execute_many(pqxx_client& on, std::string_view handler,
+                                                         std::span<const execute_item> items,
+                                                         const execute_options& options = {},
+                                                         const retry_options& retry = {}) {
+    return execute_many(on.base(), handler, items, options, retry);
+}
 
 // As over libpq, see <idem/run.hpp>. The callback gets a pqxx::transaction_base& on the open transaction; throws what
 // it throws. Savepoints are plain SQL there. Its own statements know no response_timeout, libpqxx having none; a dead
