@@ -388,6 +388,7 @@ SELECT * FROM idem_verify();
 
 -- installed anew, ids and numbers begin anew: it is another life, of other messages
 SELECT idem_incarnation() AS before \gset
+SET client_min_messages = warning;
 DROP EXTENSION idem CASCADE;
 CREATE EXTENSION idem;
 SELECT idem_incarnation() = :'before' AS same, idem_incarnation() ~ '^\d+\.1\.\d+$' AS looks;
