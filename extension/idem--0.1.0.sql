@@ -1500,7 +1500,12 @@ BEGIN ATOMIC
 	  AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
 	  AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char"
 	  AND e.extname OPERATOR(pg_catalog.=) 'idem'::pg_catalog.name
-	  AND NOT i.indisvalid;
+	  AND NOT (i.indisvalid AND i.indisready)
+	  -- but for a retired generation's, while that is cut down
+	  AND NOT EXISTS (SELECT FROM idem_ring AS r, pg_catalog.generate_series(0, 2) AS g (n)
+	                  WHERE r.ends_at[g.n OPERATOR(pg_catalog.+) 1] OPERATOR(pg_catalog.=) '-infinity'::pg_catalog.timestamptz
+	                    AND (SELECT c.relname FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) i.indrelid)::pg_catalog.text
+	                        OPERATOR(pg_catalog.=) pg_catalog.format('idem_%s_%s', r.store, g.n));
 END;
 REVOKE ALL ON FUNCTION idem_verify() FROM PUBLIC;
 COMMENT ON FUNCTION idem_verify() IS

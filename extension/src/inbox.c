@@ -92,7 +92,9 @@ find_in(int generation, int64 digest, const text *source, const text *message_id
 	Relation	heap = table_open(table->heap, AccessShareLock);
 	bool		found = false;
 
-	if (RelationGetNumberOfBlocks(heap) > 0)
+	/* it may have been retired before it was locked */
+	if (ring_is_living(ring_now(STORE_INBOX), generation) &&
+		RelationGetNumberOfBlocks(heap) > 0)
 	{
 		TupleTableSlot *slot = table_slot_create(heap, NULL);
 		Relation	index;

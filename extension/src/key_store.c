@@ -154,6 +154,16 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
 	row->tid = slot->tts_tid;
 }
 
+/* which table to look into, where it is no generation */
+#define PINNED (-1)
+
+static const StoreTable *
+table_of(int generation)
+{
+	return generation == PINNED ? &idem_tables()->pinned :
+		&idem_tables()->generation[STORE_KEYS][generation];
+}
+
 /*
  * Where the index says that rows with the digest may be: mostly nowhere, and
  * then the table itself need not be opened.
@@ -164,8 +174,9 @@ read_row(TupleTableSlot *slot, int32 life, KeyRow *row)
  * then.
  */
 static List *
-probe(const StoreTable *table, const IdemKey *key)
+probe(int generation, const IdemKey *key)
 {
+	const StoreTable *table = table_of(generation);
 	Relation	index;
 	IndexScanDesc scan;
 	ScanKeyData digest;
@@ -181,6 +192,13 @@ probe(const StoreTable *table, const IdemKey *key)
 		if (index != NULL)
 			index_close(index, AccessShareLock);
 		CHECK_FOR_INTERRUPTS();
+	}
+
+	/* one that was retired before it was locked has lost its rows, or is about to */
+	if (generation != PINNED && !ring_is_living(ring_now(STORE_KEYS), generation))
+	{
+		index_close(index, AccessShareLock);
+		return NIL;
 	}
 
 	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
@@ -206,7 +224,7 @@ probe(const StoreTable *table, const IdemKey *key)
  * clock can be set back.  True when the table holds the key at all.
  */
 static bool
-find_in(const StoreTable *table, const IdemKey *key, KeyRow *row, bool found)
+find_in(int generation, const IdemKey *key, KeyRow *row, bool found)
 {
 	Relation	heap;
 	IndexFetchTableData *fetch;
@@ -219,12 +237,12 @@ find_in(const StoreTable *table, const IdemKey *key, KeyRow *row, bool found)
 	for (;;)
 	{
 		version = idem_tables()->version;
-		tids = probe(table, key);
+		tids = probe(generation, key);
 		if (tids == NIL)
 			return false;
 
 		/* rows stay where they are, unless the table was rewritten just now */
-		heap = table_open(table->heap, AccessShareLock);
+		heap = table_open(table_of(generation)->heap, AccessShareLock);
 		if (idem_tables()->version == version)
 			break;
 		table_close(heap, AccessShareLock);
@@ -305,7 +323,6 @@ bool
 key_store_find(const IdemKey *key, KeyRow *row)
 {
 	const RingState *ring = ring_now(STORE_KEYS);
-	const Tables *tables = idem_tables();
 	int			youngest = ring->current;
 	bool		found;
 	bool		in_ring = false;
@@ -313,13 +330,13 @@ key_store_find(const IdemKey *key, KeyRow *row)
 	if (TIMESTAMP_IS_NOEND(ring->ends_at[(youngest + 1) % RING_GENERATIONS]))
 		youngest++;
 
-	found = find_in(&tables->pinned, key, row, false);
+	found = find_in(PINNED, key, row, false);
 	for (int age = 0; !in_ring && age < RING_GENERATIONS; age++)
 	{
 		int			i = (youngest + RING_GENERATIONS - age) % RING_GENERATIONS;
 
 		if (!TIMESTAMP_IS_NOBEGIN(ring->ends_at[i]))
-			in_ring = find_in(&tables->generation[STORE_KEYS][i], key, row, found);
+			in_ring = find_in(i, key, row, found);
 	}
 	found |= in_ring;
 

@@ -54,7 +54,9 @@ newest_in(Store store, int generation, Datum name, Datum lane, bool found, Lates
 	ScanKeyData keys[2];
 	bool		newer = false;
 
-	if (RelationGetNumberOfBlocks(heap) == 0)
+	/* it may have been retired before it was locked */
+	if (!ring_is_living(ring_now(store), generation) ||
+		RelationGetNumberOfBlocks(heap) == 0)
 	{
 		table_close(heap, AccessShareLock);
 		return false;

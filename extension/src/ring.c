@@ -11,6 +11,7 @@
  *	 advance	it becomes the current one
  *	 promise	the one before gets its ends_at
  *	 retire		past its ends_at, and if the store agrees, it is hidden
+ *	 shrink		made small, if it is large, bit by bit
  *	 truncate	and then emptied
  *
  * Backends keep the state in memory.  A step tells them by invalidating the
@@ -49,6 +50,7 @@
 #include "latest.h"
 #include "lock.h"
 #include "miscadmin.h"
+#include "shrink.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
@@ -62,6 +64,7 @@
 #include "utils/xid8.h"
 
 #define PURGE_BATCH 1000		/* expired rows of idem_pinned a step */
+#define SHRINK_PAUSE_US 50000
 
 /*
  * The latest positions and watermarks live for ever, carried from generation
@@ -304,6 +307,13 @@ blocks(Store store, int generation)
 								 AccessShareLock);
 	BlockNumber result = RelationGetNumberOfBlocks(rel);
 
+	if (OidIsValid(rel->rd_rel->reltoastrelid))
+	{
+		Relation	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+
+		result += RelationGetNumberOfBlocks(toast);
+		table_close(toast, AccessShareLock);
+	}
 	table_close(rel, AccessShareLock);
 	return result;
 }
@@ -328,7 +338,8 @@ retire(Store store, RingState *ring, int generation)
 }
 
 /*
- * All that TRUNCATE will lock is locked here, heap first and without waiting.
+ * Empty it, or take a step towards that.  All that TRUNCATE will lock is locked
+ * here, heap first and without waiting.
  */
 static bool
 empty_table(Store store, int generation)
@@ -336,7 +347,13 @@ empty_table(Store store, int generation)
 	Oid			relid = idem_tables()->generation[store][generation].heap;
 	Relation	rel;
 	List	   *others;
+	bool		large = shrink_is_due(relid);
 
+	if (large)
+	{
+		pg_usleep(SHRINK_PAUSE_US);
+		CHECK_FOR_INTERRUPTS();
+	}
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return false;
 	rel = table_open(relid, NoLock);
@@ -362,7 +379,13 @@ empty_table(Store store, int generation)
 	(void) set_config_option("synchronous_commit", "off",
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
-	idem_truncate(list_make1(rel), list_make1_oid(relid));
+	if (large)
+		shrink_step(rel);
+	else
+	{
+		idem_truncate(list_make1(rel), list_make1_oid(relid));
+		shrink_end(rel);
+	}
 	table_close(rel, NoLock);
 	return true;
 }

@@ -17,6 +17,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "stats.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -160,15 +161,24 @@ find_type(Oid schema, const char *name)
 						   CStringGetDatum(name), ObjectIdGetDatum(schema));
 }
 
+/*
+ * Find a table and check its layout.  One that is locked just now, mostly to be
+ * truncated, is not waited for: who opens it will, and calls idem_tables()
+ * again, and if its layout has changed by then we are told.
+ */
 static Oid
 find_table(Oid schema, const char *name, const Oid *layout)
 {
 	Oid			relid = find_relation(schema, name);
-	Relation	rel = table_open(relid, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(rel);
+	Relation	rel;
+	TupleDesc	desc;
 	int			column = 0;
 	bool		known;
 
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return relid;
+	rel = table_open(relid, NoLock);
+	desc = RelationGetDescr(rel);
 	while (layout[column] != 0 && column < desc->natts &&
 		   TupleDescAttr(desc, column)->atttypid == layout[column])
 		column++;

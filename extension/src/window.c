@@ -310,7 +310,9 @@ window_open(const Mark *low, const Mark *high, int64 after, Slots slots, int gen
 			(generation != ALL_GENERATIONS && generation != i))
 			continue;
 		g->heap = table_open(table->heap, AccessShareLock);
-		if (RelationGetNumberOfBlocks(g->heap) == 0)
+		/* it may have been retired before it was locked */
+		if (!ring_is_living(ring_now(STORE_OUTBOX), i) ||
+			RelationGetNumberOfBlocks(g->heap) == 0)
 		{
 			table_close(g->heap, AccessShareLock);
 			continue;

@@ -1,0 +1,146 @@
+/*
+ * shrink.c
+ *	  Making a retired generation small before it is truncated.
+ *
+ * TRUNCATE's commit removes the files.  Where these are gigabytes, the file
+ * system is busy with that for a good part of a second, and everybody's commits
+ * with it.  So the ends of the files are cut off first, some megabytes at a
+ * time, each in a transaction of its own and after a pause.
+ *
+ * What is left of the table between two steps, or after a crash, must do no
+ * harm.  Its indexes lose their ends before the heap does; so before all they
+ * are marked as not to be used, and that is made durable.  The heap goes before what
+ * its rows refer to in the TOAST table, whose index stays whole.  A block of
+ * either is left to TRUNCATE: for as long as the ring sees one, it will not
+ * open the generation, even where pg_upgrade has made its indexes look whole.
+ */
+#include "shrink.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_index.h"
+#include "catalog/storage.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+/*
+ * Blocks a step.  Each looks through all of shared_buffers, so it is more where
+ * these are large.
+ */
+#define STEP ((BlockNumber) Max(8 * 1024 * 1024 / BLCKSZ, NBuffers / 512))
+
+static BlockNumber
+blocks_of(Oid relid)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+	relation_close(rel, AccessShareLock);
+	return blocks;
+}
+
+/*
+ * Is it too large to be truncated at once?
+ */
+bool
+shrink_is_due(Oid relid)
+{
+	Relation	heap = table_open(relid, AccessShareLock);
+	uint64		blocks = RelationGetNumberOfBlocks(heap);
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(heap))
+		blocks += blocks_of(lfirst_oid(cell));
+	if (OidIsValid(heap->rd_rel->reltoastrelid))
+		blocks += blocks_of(heap->rd_rel->reltoastrelid);
+	table_close(heap, AccessShareLock);
+	return blocks > STEP;
+}
+
+/*
+ * Cut up to *left blocks off its end, but for the first ones that are to stay.
+ */
+static void
+cut(Oid relid, BlockNumber stay, BlockNumber *left)
+{
+	Relation	rel = relation_open(relid, NoLock);
+	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+
+	if (*left > 0 && blocks > stay)
+	{
+		BlockNumber off = Min(*left, blocks - stay);
+
+		RelationTruncate(rel, blocks - off);
+		*left -= off;
+	}
+	relation_close(rel, NoLock);
+}
+
+/*
+ * Say of its indexes whether anybody may use them: queries, VACUUM.  False when
+ * that is what is said already.
+ */
+static bool
+mark_indexes(Relation heap, bool usable)
+{
+	Relation	catalog = table_open(IndexRelationId, RowExclusiveLock);
+	bool		changed = false;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(heap))
+	{
+		HeapTuple	tuple = SearchSysCacheCopy1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index form;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for index %u", lfirst_oid(cell));
+		form = (Form_pg_index) GETSTRUCT(tuple);
+		if (form->indisvalid == usable && form->indisready == usable)
+			continue;
+		form->indisvalid = form->indisready = usable;
+		CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+		changed = true;
+	}
+	table_close(catalog, RowExclusiveLock);
+	if (changed)
+		CacheInvalidateRelcache(heap);
+	return changed;
+}
+
+/*
+ * Take a step, with all that belongs to the heap locked as for TRUNCATE.
+ */
+void
+shrink_step(Relation heap)
+{
+	Oid			toast = heap->rd_rel->reltoastrelid;
+	BlockNumber left = STEP;
+	ListCell   *cell;
+
+	if (mark_indexes(heap, false))
+	{
+		ForceSyncCommit();
+		return;
+	}
+	foreach(cell, RelationGetIndexList(heap))
+		cut(lfirst_oid(cell), 0, &left);
+	cut(RelationGetRelid(heap),
+		OidIsValid(toast) && blocks_of(toast) > 0 ? 0 : 1, &left);
+	if (OidIsValid(toast))
+		cut(toast, 1, &left);
+}
+
+/*
+ * It has been truncated, and its indexes with it.
+ */
+void
+shrink_end(Relation heap)
+{
+	(void) mark_indexes(heap, true);
+}
