@@ -77,6 +77,25 @@ UPDATE idem_keys_0 SET expires_at = 'epoch' WHERE key = 'short';
 SELECT status FROM idem_execute('place(jsonb)', 'short', '{"item": "again", "pence": 1}');
 SELECT status FROM idem_cancel('never');
 SELECT status, response FROM idem_execute('place(jsonb)', 'never', '{"item": "never", "pence": 1}');
+-- a lease: it holds the key until it is over
+SELECT status FROM idem_claim('leased', '{"item": "leased", "pence": 1}', lease => '1 hour');
+SET idem.claim_wait = 0;
+SELECT * FROM idem_execute('place(jsonb)', 'leased', '{"item": "leased", "pence": 1}');
+SELECT * FROM idem_execute_many('place(jsonb)', '{leased}', '{"{\"item\": \"leased\", \"pence\": 1}"}');
+RESET idem.claim_wait;
+SELECT token AS t1 FROM idem_claim('lapsed', '{"item": "lapsed", "pence": 1}', lease => '1 us') \gset
+SELECT token AS t2 FROM idem_claim('lapsed too', lease => '1 us') \gset
+SELECT status, cacheable_until > now() AS cacheable FROM idem_execute('place(jsonb)', 'lapsed', '{"item": "lapsed", "pence": 1}');
+SELECT status FROM idem_execute('place(jsonb)', 'lapsed', '{"item": "lapsed", "pence": 1}');
+SELECT key, status FROM idem_execute_many('place(jsonb)', '{lapsed,lapsed too}', '{"{\"item\": \"lapsed\", \"pence\": 1}", "{\"item\": \"lapsed too\", \"pence\": 0}"}'); -- fails
+SELECT status, attempt FROM idem_status('lapsed too');
+SELECT key, status FROM idem_execute_many('place(jsonb)', '{lapsed,lapsed too}', '{"{\"item\": \"lapsed\", \"pence\": 1}", "{\"item\": \"lapsed too\", \"pence\": 1}"}'); -- runs
+SELECT status, attempt FROM idem_status('lapsed too');
+SELECT item FROM orders WHERE item ~ '^l(ea|ap)sed' ORDER BY item;
+\set VERBOSITY sqlstate
+SELECT idem_complete('lapsed', '1', token => :t1) :fails
+SELECT idem_complete('lapsed too', '1', token => :t2) :fails
+\set VERBOSITY default
 -- a handler that can be undone
 CREATE FUNCTION remove(jsonb) RETURNS void LANGUAGE sql AS $$DELETE FROM orders WHERE item = $1 ->> 'item'$$;
 CREATE FUNCTION place_undoable(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -98,6 +117,9 @@ SELECT status, cacheable_until FROM idem_execute('place(jsonb)', 'cached', '{"it
 SELECT status, cacheable_until FROM idem_execute('place_undoable(jsonb)', 'undoable', '{"key": "undoable", "item": "undoable", "pence": 1}');
 SELECT status, cacheable_until FROM idem_execute('place_undoable(jsonb)', 'held', '{"key": "held", "item": "held", "pence": 1}');
 SELECT status, cacheable_until FROM idem_execute('place_undoable(jsonb)', 'held', '{"key": "held", "item": "held", "pence": 1}');
+SELECT token AS t FROM idem_claim('lapsed, held', lease => '1 us') \gset
+SELECT idem_compensate_with('lapsed, held', 'remove(jsonb)', '{"item": "lapsed, held"}', token => :t);
+SELECT status, cacheable_until FROM idem_execute('place(jsonb)', 'lapsed, held', '{"item": "lapsed, held", "pence": 1}');
 SELECT idem_confirm('held');
 SELECT status, cacheable_until > now() + '29 days' AS confirmed FROM idem_execute('place_undoable(jsonb)', 'held', '{"key": "held", "item": "held", "pence": 1}');
 
