@@ -144,7 +144,7 @@ $$Store the response of a key that this transaction has claimed, or that the tok
 response  any JSON; pass 'null' for none
 token     of a claim with a lease: that of idem_claim(). A lease that is over, but was not taken over, can be completed
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 22004 response is NULL; 25006 read-only transaction. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 as idem_claim().
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 22004 response is NULL; 25006 read-only transaction. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
 
 Cost: one row and one index entry.$$;
 
@@ -157,7 +157,7 @@ $$Give up the claim of a key, so that a retry may run. Others still wait until t
 
 Without a token it warns when the transaction has written since the claim: committing would keep the effect and lose the key. Roll back instead. With the token of a lease, all that belongs to it is dropped: attempt, checkpoint and compensation. Do so when nothing was done, or let the lease end.
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_renew(key text, token bigint, lease interval, scope text DEFAULT '') RETURNS timestamptz
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -168,7 +168,7 @@ $$Let the lease of a key last for this long from now, and answer when it ends th
 token  that of idem_claim()
 lease  more than zero, at most one day
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row with four index entries, and a flush.$$;
 
@@ -182,7 +182,7 @@ token  that of idem_claim()
 step   its name, 1 to 255 bytes
 state  what the next steps need to know; NULL means a JSON null
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row.$$;
 
@@ -206,7 +206,7 @@ REVOKE ALL ON FUNCTION idem_evict(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_evict(text, text) IS
 $$Forget a completed, cancelled or leased key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done; who had a lease has lost it. True when there was such a key.
 
-Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_digest(key text, scope text DEFAULT '') RETURNS bigint
 AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -379,7 +379,7 @@ args      what it is called with; NULL means a JSON null
 deadline  how long after the completion the key is cancelled unless it has been confirmed: at most ten years; of several the earliest; NULL: never. Without a deadline the key expires as any other; with one, not before it is confirmed or cancelled
 token     of a claim with a lease: that of idem_claim(). The deadline then counts from now, and is kept also if the key is never completed, once the lease is over. A takeover leaves it; in one transaction with idem_checkpoint() it is registered once
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 as idem_claim().
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
 
 Cost: nothing is written before idem_complete(), which writes one row with four index entries instead of one; under a lease an update of that row, and a flush.$$;
 
@@ -389,7 +389,7 @@ REVOKE ALL ON FUNCTION idem_confirm(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_confirm(text, text) IS
 $$Confirm what was done under a completed key: from here on idem_cancel() is refused, and the deadline is off. To repeat it changes nothing. The key is then remembered for 30 days at least.
 
-Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
 
 -- a type of its own, as idem_claim_result is
 CREATE TYPE idem_cancel_result AS (status text, response jsonb);
@@ -416,7 +416,7 @@ status is
 A key whose lease is over is compensated if it has handlers, otherwise tombstoned; the late owner's token then holds it no longer.
 Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, with search_path pg_catalog.
 
-Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege; 25006 read-only transaction or standby; 40001 as idem_claim(); any of a handler.$$;
+Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of a handler.$$;
 
 CREATE VIEW idem_compensations AS
 SELECT p.scope, p.key, p.handlers, p.deadline,
@@ -871,7 +871,7 @@ $$Take note of a message from elsewhere, in the transaction that does its work: 
 source      1 to 255 bytes; where its id is unique
 message_id  1 to 255 bytes
 
-Errors: ID011 invalid source or message_id; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when it was consumed after the transaction's snapshot.
+Errors: ID011 invalid source or message_id; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when it was consumed after the transaction's snapshot; 40P01 deadlock, when transactions consume several messages in different orders.
 
 Cost: one lock, one index probe for each generation of the ring, one row.$$;
 
@@ -887,7 +887,7 @@ $$Take note of a message from a source that numbers the deliveries of each lane 
 
 A new source or lane begins with 1, so that nothing can be missed at the start.
 
-Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the lane went on after the transaction's snapshot.
+Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the lane went on after the transaction's snapshot; 40P01 deadlock, when transactions go on in several lanes in different orders.
 
 Cost: one lock, one index probe for each generation of the ring, one row; nothing grows with the number of messages, as long as CALL idem_maintain() runs.$$;
 
