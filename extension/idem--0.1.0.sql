@@ -1134,7 +1134,7 @@ FROM idem_counters() AS c;
 COMMENT ON VIEW idem_stats IS
 $$How is it going, in this database, since the server's start, or idem_stats_reset() if that was later: one row of counters. What was counted stays counted when the transaction is rolled back.
 
-claims, replays, mismatches, in_progress, cancelled: how often idem_claim() answered "claimed", "completed", and so on
+claims, replays, mismatches, in_progress, cancelled: how often a claim was answered "claimed", "completed", and so on; also those of idem_execute() and of many keys at once
 waits                 how often somebody waited for a key that another transaction or a lease held
 takeovers             of expired leases
 refused_transitions   by state machines, of rows and of topics

@@ -598,11 +598,10 @@ take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 }
 
 /*
- * Claim the key, or say why not.  Sets *row if it is completed; of a claim, its
- * attempt, token (0: none) and checkpoint.
+ * For idem_stats.
  */
-ClaimAnswer
-claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
+void
+claim_count(ClaimAnswer answer)
 {
 	static const Stat counted[] = {
 		[ANSWER_CLAIMED] = STAT_CLAIMS,
@@ -611,9 +610,20 @@ claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 		[ANSWER_MISMATCH] = STAT_MISMATCHES,
 		[ANSWER_CANCELLED] = STAT_CANCELLED,
 	};
-	ClaimAnswer answer = take(key, terms, row);
 
 	stats_count(counted[answer]);
+}
+
+/*
+ * Claim the key, or say why not.  Sets *row if it is completed; of a claim, its
+ * attempt, token (0: none) and checkpoint.
+ */
+ClaimAnswer
+claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
+{
+	ClaimAnswer answer = take(key, terms, row);
+
+	claim_count(answer);
 	if (answer == ANSWER_CLAIMED && row->attempt > 1)
 		stats_count(STAT_TAKEOVERS);
 	return answer;

@@ -319,8 +319,10 @@ execute_many(FunctionCallInfo fcinfo, ManyItem *items, int count)
 		else if (item->first != NULL)
 		{
 			/* answered as a retry right after it */
-			item->status = item->first->claimed ?
-				claim_answer_name(ANSWER_COMPLETED) : item->first->status;
+			if (item->first->claimed)
+				many_repeat(item, ANSWER_COMPLETED);
+			else
+				item->status = item->first->status;
 			item->response = item->first->response;
 			item->cacheable_until = item->first->cacheable_until;
 		}

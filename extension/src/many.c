@@ -213,6 +213,17 @@ same_request(const ManyItem *a, const ManyItem *b)
 }
 
 /*
+ * Answer an item whose key an earlier one has claimed, as its own call would
+ * be answered.
+ */
+void
+many_repeat(ManyItem *item, ClaimAnswer answer)
+{
+	item->status = claim_answer_name(answer);
+	claim_count(answer);
+}
+
+/*
  * Claim every key that can be had at once, and say why not of the others.  Of
  * those that are equal the first gets the claim; what becomes of the others
  * with the same request is the caller's to say.
@@ -243,7 +254,7 @@ many_claim(ManyItem *items, int count)
 			if (same_request(claimed, item))
 				item->first = claimed;
 			else
-				item->status = claim_answer_name(ANSWER_MISMATCH);
+				many_repeat(item, ANSWER_MISMATCH);
 			continue;
 		}
 
@@ -295,7 +306,7 @@ idem_claim_many(PG_FUNCTION_ARGS)
 	many_claim(items, count);
 	for (int i = 0; i < count; i++)
 		if (items[i].first != NULL)
-			items[i].status = claim_answer_name(ANSWER_IN_PROGRESS);
+			many_repeat(&items[i], ANSWER_IN_PROGRESS);
 	many_answer(fcinfo, items, count);
 	return (Datum) 0;
 }

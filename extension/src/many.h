@@ -25,6 +25,7 @@ extern ManyItem *many_items(FunctionCallInfo fcinfo, int keys_arg, const char *v
 extern void many_set_scope(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count);
 extern void many_set_scopes(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count);
 extern void many_claim(ManyItem *items, int count);
+extern void many_repeat(ManyItem *item, ClaimAnswer answer);
 extern void many_answer(FunctionCallInfo fcinfo, const ManyItem *items, int count);
 
 #endif							/* IDEM_MANY_H */

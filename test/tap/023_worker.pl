@@ -58,6 +58,7 @@ END $$;
 -- an order whose deadline was over before it began
 CREATE FUNCTION place(key text, sleep float8 = 0) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+CREATE FUNCTION answer(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN ASSERT request <> '"fail"'; RETURN request; END$$;
 	PERFORM idem_claim(key);
 	PERFORM idem_compensate_with(key, 'refund(jsonb)', jsonb_build_object('key', key, 'sleep', sleep), deadline => '1 us');
 	PERFORM idem_complete(key, '1');
@@ -137,14 +138,18 @@ SELECT idem_publish('g', '1', 'k', 'created'), idem_publish('g', '1', 'k', 'crea
 EOT
 my $holder = $node->background_psql('two');
 $holder->query_safe(q{BEGIN; SELECT FROM idem_claim('held')});
+SELECT idem_execute('answer(jsonb)', 'e', '1'); SELECT idem_execute('answer(jsonb)', 'e', '1');
+-- those that are given twice: a replay, a mismatch, a replay; of one that failed nothing; in progress
+SELECT idem_execute_many('answer(jsonb)', '{f,f,f,f,g,g,h}', '{1,1,2,1,"\"fail\"","\"fail\"",1}');
+BEGIN; SELECT idem_claim_many('{i,i}'); ROLLBACK;
 sql('two', q{SELECT idem_claim('held', wait => '0')});
 sql('two', q{SELECT idem_claim('held', wait => '10 ms')});
 $holder->query_safe('ROLLBACK');
 $holder->quit;
-is(sql('two', "SELECT $counted, retry_ratio, missing FROM idem_stats"), '5|2|1|2|1|1|1|2|5|7|2|1|2|2|0.2857|', 'each counts what it says, rolled back or not');
+is(sql('two', "SELECT $counted, retry_ratio, missing FROM idem_stats"), '10|5|2|3|1|1|1|2|5|7|2|1|2|2|0.3333|', 'each counts what it says, rolled back or not');
 is(sql('one', "SELECT $counted FROM idem_stats"), $before, 'in its own database');
 sql('two', q{CREATE ROLE dba LOGIN; SELECT idem_grant('dba', 'dba')});
-is(sql('two', 'SELECT claims FROM idem_stats; SELECT idem_stats_reset(); SELECT claims FROM idem_stats', extra_params => [ '-U', 'dba' ]), "5\n\n0", 'for a dba, who may reset them');
+is(sql('two', 'SELECT claims FROM idem_stats; SELECT idem_stats_reset(); SELECT claims FROM idem_stats', extra_params => [ '-U', 'dba' ]), "10\n\n0", 'for a dba, who may reset them');
 isnt($node->psql('two', 'SELECT idem_stats_reset()', extra_params => [ '-U', 'app' ]), 0, 'an app may not');
 {
 	my $script = $node->basedir . '/count.sql';
