@@ -144,7 +144,7 @@ $$Store the response of a key that this transaction has claimed, or that the tok
 response  any JSON; pass 'null' for none
 token     of a claim with a lease: that of idem_claim(). A lease that is over, but was not taken over, can be completed
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 22004 response is NULL; 25006 read-only transaction. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 as idem_claim().
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 22004 response is NULL; 25006 read-only transaction. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
 
 Cost: one row and one index entry.$$;
 
@@ -157,7 +157,7 @@ $$Give up the claim of a key, so that a retry may run. Others still wait until t
 
 Without a token it warns when the transaction has written since the claim: committing would keep the effect and lose the key. Roll back instead. With the token of a lease, all that belongs to it is dropped: attempt, checkpoint and compensation. Do so when nothing was done, or let the lease end.
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_renew(key text, token bigint, lease interval, scope text DEFAULT '') RETURNS timestamptz
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -168,7 +168,7 @@ $$Let the lease of a key last for this long from now, and answer when it ends th
 token  that of idem_claim()
 lease  more than zero, at most one day
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row with four index entries, and a flush.$$;
 
@@ -182,7 +182,7 @@ token  that of idem_claim()
 step   its name, 1 to 255 bytes
 state  what the next steps need to know; NULL means a JSON null
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row.$$;
 
@@ -206,7 +206,7 @@ REVOKE ALL ON FUNCTION idem_evict(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_evict(text, text) IS
 $$Forget a completed, cancelled or leased key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done; who had a lease has lost it. True when there was such a key.
 
-Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_digest(key text, scope text DEFAULT '') RETURNS bigint
 AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -217,7 +217,7 @@ $$What the key tables are indexed by: the first eight bytes of SHA-256 over scop
 Errors: ID005, ID006 invalid key or scope.$$;
 
 -- a type of its own, as idem_claim_result is
-CREATE TYPE idem_execute_result AS (status text, response jsonb);
+CREATE TYPE idem_execute_result AS (status text, response jsonb, cacheable_until timestamptz);
 REVOKE ALL ON TYPE idem_execute_result FROM PUBLIC;
 COMMENT ON TYPE idem_execute_result IS 'What idem_execute() answers.';
 
@@ -240,14 +240,15 @@ status is
   in_progress  another transaction, or a lease, held the key for longer than idem.claim_wait
   mismatch     the key was completed, or is leased, with another request
   cancelled    cancelled before it was ever completed, or compensated since
+cacheable_until is as for idem_claim(): of what is executed, too, and once that is committed.
 An error of the handler is this statement's: nothing is stored, and a retry may run. Even if it is caught, nothing of the handler's work remains. The handler may call idem_compensate_with() for the key; it neither completes nor releases it.
 
 Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl out of range; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler or request is NULL, or the handler returned NULL; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of the handler.
 
 Cost: that of idem_claim(), of the handler and of idem_complete(), in one round trip.$$;
 
--- a type of its own: two functions return it
-CREATE TYPE idem_many_result AS (key text, status text, response jsonb);
+-- a type of its own: three functions return it
+CREATE TYPE idem_many_result AS (key text, status text, response jsonb, cacheable_until timestamptz);
 REVOKE ALL ON TYPE idem_many_result FROM PUBLIC;
 COMMENT ON TYPE idem_many_result IS 'What idem_execute_many() and idem_claim_many() answer for each key.';
 
@@ -261,9 +262,9 @@ $$idem_execute() for up to 500 keys, in one statement and one commit. A row for 
 handler   as for idem_execute(). It does database work only: when one key's fails, it runs again for some that had succeeded, after what they did is undone
 keys      1 to 255 bytes each
 requests  one for each key
-scope     of all of them
+scope     of all of them; an array is one for each
 
-status is as for idem_execute(), but
+status and cacheable_until are as for idem_execute(), but
   in_progress  another transaction, or a lease, holds the key: this is not waited for
   failed       the handler raised an error. Nothing of what it did for this key remains, nothing is stored, and once this transaction has ended a retry may run; all others stand. response has the sqlstate, message, detail, hint, constraint and context: for your log, not for strangers
 A key that is given more than once runs once: later ones are answered as the first, "completed" if that was executed, or "mismatch" if their request is another one.
@@ -272,6 +273,20 @@ Errors that are not of one key alone abort the call, and nothing is done: of the
 Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of idem_claim(), of the handler and of idem_complete() for each key, one subtransaction, and for each failed key two more. Until the transaction ends it has a lock for each key that it executed; with the stock settings 16 calls of 500 at a time leave room for others.$$;
+
+CREATE FUNCTION idem_execute_many(handler regprocedure, keys text[], requests jsonb[], scopes text[])
+RETURNS SETOF idem_many_result
+AS 'MODULE_PATHNAME', 'idem_execute_many_scopes' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[]) IS
+$$idem_execute_many() with a scope for each key, where requests of many clients are gathered into one call.
+
+handler, keys, requests  as there. The same key in two scopes is two keys
+scopes                   one for each key, 0 to 255 bytes each. Give the array a type: '{a,b}' alone is taken for one scope, '{a,b}'::text[] or scopes => '{a,b}' is not
+
+Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests and scopes differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+
+Cost: that of the other.$$;
 
 CREATE FUNCTION idem_claim_many(keys text[], requests jsonb[] DEFAULT NULL, scope text DEFAULT '')
 RETURNS SETOF idem_many_result
@@ -284,7 +299,7 @@ keys      1 to 255 bytes each
 requests  one for each key, compared as idem_claim() does; NULL: not compared
 scope     of all of them
 
-status and response are as for idem_claim(), but a key that another transaction, or a lease, holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
+status, response and cacheable_until are as for idem_claim(), but a key that another transaction, or a lease, holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
 Do the work for those that are "claimed", and idem_complete_many() or idem_release() each of them.
 
 Errors: ID002 a key is already claimed by this transaction; ID004 at COMMIT, a key is neither completed nor released; ID005, ID006 invalid key or scope; 22004 keys or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
@@ -364,7 +379,7 @@ args      what it is called with; NULL means a JSON null
 deadline  how long after the completion the key is cancelled unless it has been confirmed: at most ten years; of several the earliest; NULL: never. Without a deadline the key expires as any other; with one, not before it is confirmed or cancelled
 token     of a claim with a lease: that of idem_claim(). The deadline then counts from now, and is kept also if the key is never completed, once the lease is over. A takeover leaves it; in one transaction with idem_checkpoint() it is registered once
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 as idem_claim().
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
 
 Cost: nothing is written before idem_complete(), which writes one row with four index entries instead of one; under a lease an update of that row, and a flush.$$;
 
@@ -374,7 +389,7 @@ REVOKE ALL ON FUNCTION idem_confirm(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_confirm(text, text) IS
 $$Confirm what was done under a completed key: from here on idem_cancel() is refused, and the deadline is off. To repeat it changes nothing. The key is then remembered for 30 days at least.
 
-Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 as idem_claim().$$;
+Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
 
 -- a type of its own, as idem_claim_result is
 CREATE TYPE idem_cancel_result AS (status text, response jsonb);
@@ -401,7 +416,7 @@ status is
 A key whose lease is over is compensated if it has handlers, otherwise tombstoned; the late owner's token then holds it no longer.
 Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, with search_path pg_catalog.
 
-Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege; 25006 read-only transaction or standby; 40001 as idem_claim(); any of a handler.$$;
+Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of a handler.$$;
 
 CREATE VIEW idem_compensations AS
 SELECT p.scope, p.key, p.handlers, p.deadline,
@@ -856,7 +871,7 @@ $$Take note of a message from elsewhere, in the transaction that does its work: 
 source      1 to 255 bytes; where its id is unique
 message_id  1 to 255 bytes
 
-Errors: ID011 invalid source or message_id; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when it was consumed after the transaction's snapshot.
+Errors: ID011 invalid source or message_id; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when it was consumed after the transaction's snapshot; 40P01 deadlock, when transactions consume several messages in different orders.
 
 Cost: one lock, one index probe for each generation of the ring, one row.$$;
 
@@ -872,7 +887,7 @@ $$Take note of a message from a source that numbers the deliveries of each lane 
 
 A new source or lane begins with 1, so that nothing can be missed at the start.
 
-Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the lane went on after the transaction's snapshot.
+Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the lane went on after the transaction's snapshot; 40P01 deadlock, when transactions go on in several lanes in different orders.
 
 Cost: one lock, one index probe for each generation of the ring, one row; nothing grows with the number of messages, as long as CALL idem_maintain() runs.$$;
 
@@ -1119,7 +1134,7 @@ FROM idem_counters() AS c;
 COMMENT ON VIEW idem_stats IS
 $$How is it going, in this database, since the server's start, or idem_stats_reset() if that was later: one row of counters. What was counted stays counted when the transaction is rolled back.
 
-claims, replays, mismatches, in_progress, cancelled: how often idem_claim() answered "claimed", "completed", and so on
+claims, replays, mismatches, in_progress, cancelled: how often a claim was answered "claimed", "completed", and so on; also those of idem_execute() and of many keys at once
 waits                 how often somebody waited for a key that another transaction or a lease held
 takeovers             of expired leases
 refused_transitions   by state machines, of rows and of topics

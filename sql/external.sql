@@ -386,6 +386,22 @@ SELECT key, attempt, verdict FROM came ORDER BY at;
 SELECT count(*) FROM idem_attempts;
 SELECT * FROM idem_verify();
 
+-- in another life of the database, as after a failover, numbers begin anew, under another source
+SELECT idem_subscribe('life', '{life}', external => true);
+SELECT idem_publish('life', '1') AS first \gset
+SELECT relay('life');
+SELECT relay('life') = '1:' || :first AS relayed;
+SELECT count(idem_publish('life', '1')) FROM generate_series(1, 2);
+SELECT relay('life');
+SELECT relay('life', 1) = '2:' || :first + 1 AS relayed;
+UPDATE idem_positions_0 SET seq_era = 1 WHERE consumer = 'life';
+UPDATE idem_positions_1 SET seq_era = 1 WHERE consumer = 'life';
+UPDATE idem_positions_2 SET seq_era = 1 WHERE consumer = 'life';
+SELECT relay('life');
+BEGIN; SELECT seq, id = :first + 2 AS next, source = 'life@' || idem_incarnation() || '.1' AS of_this_life FROM idem_fetch('life'); ROLLBACK;
+SELECT relay('life') = '1:' || :first + 2 AS relayed;
+SELECT * FROM idem_verify();
+
 -- installed anew, ids and numbers begin anew: it is another life, of other messages
 SELECT idem_incarnation() AS before \gset
 SET client_min_messages = warning;

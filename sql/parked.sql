@@ -339,6 +339,20 @@ SELECT count(*) FROM idem_attempts;
 SELECT lost(5, 1);
 SELECT idem_unsubscribe('m');
 SELECT count(*) FROM idem_attempts;
+-- given up by a mark: what waited behind it is due
+SELECT idem_subscribe('m', '{m}');
+SET idem.max_attempts = 2;
+SELECT idem_publish('m', '1', 'p') AS bad \gset
+SELECT * FROM work('m', ARRAY[:bad]);
+SELECT idem_publish('m', '1', 'p');
+SELECT * FROM work('m');
+SELECT id, state, attempts, due FROM parked WHERE consumer = 'm';
+SELECT pass();
+SELECT lost(1, :bad);
+SELECT * FROM work('m');
+SELECT id, state, attempts FROM parked WHERE consumer = 'm';
+RESET idem.max_attempts;
+SELECT idem_unsubscribe('m');
 SELECT * FROM idem_verify();
 
 -- many keys wait, others flow

@@ -1,6 +1,6 @@
 -- Every comment is there, and names the errors: it is the manual at hand.
 BEGIN;
-SELECT plan(47);
+SELECT plan(48);
 
 -- SQLSTATEs in the comment, in order
 CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
@@ -8,7 +8,7 @@ CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
 	FROM regexp_matches(comment, '\m(ID\d{3}|[0-9][0-9A-Z]\d\d\d|\d\dP\d\d)\M', 'g') AS m
 $$;
 CREATE FUNCTION pg_temp.errors(function text) RETURNS text[] LANGUAGE sql AS $$
-	SELECT pg_temp.named(obj_description(function::regproc, 'pg_proc'))
+	SELECT pg_temp.named(obj_description(CASE WHEN function ~ '\(' THEN function::regprocedure ELSE function::regproc END, 'pg_proc'))
 $$;
 
 SELECT is_empty($$
@@ -49,20 +49,21 @@ SELECT is_empty($$
 	  AND obj_description('idem_fetch'::regproc, 'pg_proc') !~ ('\m' || attname || '\M')
 $$, 'every column of idem_fetch that is not a publisher''s');
 SELECT is(pg_temp.errors('idem_claim'), '{25006,40001,40P01,ID002,ID004,ID005,ID006,ID007}', 'errors of idem_claim');
-SELECT is(pg_temp.errors('idem_complete'), '{22004,25006,40001,55P03,ID001,ID002,ID003,ID005,ID006,ID017}', 'of idem_complete');
-SELECT is(pg_temp.errors('idem_release'), '{25006,40001,55P03,ID001,ID002,ID003,ID005,ID006,ID017}', 'of idem_release');
-SELECT is(pg_temp.errors('idem_renew'), '{22004,25006,40001,55P03,ID002,ID005,ID006,ID007,ID017}', 'of idem_renew');
-SELECT is(pg_temp.errors('idem_checkpoint'), '{22004,25006,40001,55P03,ID002,ID005,ID006,ID011,ID017}', 'of idem_checkpoint');
+SELECT is(pg_temp.errors('idem_complete'), '{22004,25006,40001,40P01,55P03,ID001,ID002,ID003,ID005,ID006,ID017}', 'of idem_complete');
+SELECT is(pg_temp.errors('idem_release'), '{25006,40001,40P01,55P03,ID001,ID002,ID003,ID005,ID006,ID017}', 'of idem_release');
+SELECT is(pg_temp.errors('idem_renew'), '{22004,25006,40001,40P01,55P03,ID002,ID005,ID006,ID007,ID017}', 'of idem_renew');
+SELECT is(pg_temp.errors('idem_checkpoint'), '{22004,25006,40001,40P01,55P03,ID002,ID005,ID006,ID011,ID017}', 'of idem_checkpoint');
 SELECT is(pg_temp.errors('idem_status'), '{25006,40001,ID005,ID006}', 'of idem_status');
-SELECT is(pg_temp.errors('idem_evict'), '{25006,40001,55000,55P03,ID002,ID003,ID005,ID006}', 'of idem_evict');
+SELECT is(pg_temp.errors('idem_evict'), '{25006,40001,40P01,55000,55P03,ID002,ID003,ID005,ID006}', 'of idem_evict');
 SELECT is(pg_temp.errors('idem_digest'), '{ID005,ID006}', 'of idem_digest');
 SELECT is(pg_temp.errors('idem_execute'), '{22004,25006,40001,40P01,ID002,ID005,ID006,ID007,ID015}', 'of idem_execute');
-SELECT is(pg_temp.errors('idem_execute_many'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many');
+SELECT is(pg_temp.errors('idem_execute_many(regprocedure,text[],jsonb[],text)'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many');
+SELECT is(pg_temp.errors('idem_execute_many(regprocedure,text[],jsonb[],text[])'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many with scopes');
 SELECT is(pg_temp.errors('idem_claim_many'), '{22004,22023,25006,40001,53200,ID002,ID004,ID005,ID006}', 'of idem_claim_many');
 SELECT is(pg_temp.errors('idem_complete_many'), '{22004,22023,25006,ID001,ID003,ID005,ID006}', 'of idem_complete_many');
-SELECT is(pg_temp.errors('idem_compensate_with'), '{22004,25006,40001,55P03,ID001,ID002,ID003,ID005,ID006,ID007,ID015,ID017}', 'of idem_compensate_with');
-SELECT is(pg_temp.errors('idem_confirm'), '{25006,40001,55P03,ID005,ID006,ID013,ID014}', 'of idem_confirm');
-SELECT is(pg_temp.errors('idem_cancel'), '{25006,40001,ID002,ID005,ID006,ID007,ID015}', 'of idem_cancel');
+SELECT is(pg_temp.errors('idem_compensate_with'), '{22004,25006,40001,40P01,55P03,ID001,ID002,ID003,ID005,ID006,ID007,ID015,ID017}', 'of idem_compensate_with');
+SELECT is(pg_temp.errors('idem_confirm'), '{25006,40001,40P01,55P03,ID005,ID006,ID013,ID014}', 'of idem_confirm');
+SELECT is(pg_temp.errors('idem_cancel'), '{25006,40001,40P01,ID002,ID005,ID006,ID007,ID015}', 'of idem_cancel');
 SELECT is(pg_temp.errors('idem_publish'), '{22004,22023,25006,40001,40P01,55P03,ID011,ID012}', 'of idem_publish');
 SELECT is(pg_temp.errors('idem_subscribe'), '{22004,22023,25006,42710,ID008,ID011}', 'of idem_subscribe');
 SELECT is(pg_temp.errors('idem_fetch'), '{0A000,22023,25006,40001,42704,55000,ID007,ID008,ID011}', 'of idem_fetch');
@@ -72,8 +73,8 @@ SELECT is(pg_temp.errors('idem_redrive'), '{22004,25006,42704,ID011}', 'of idem_
 SELECT is(pg_temp.errors('idem_incarnation'), '{25006}', 'of idem_incarnation');
 SELECT is(pg_temp.errors('idem_seek'), '{22004,22023,25006,42704,ID008,ID011}', 'of idem_seek');
 SELECT is(pg_temp.errors('idem_unsubscribe'), '{25006,42704,ID008,ID011}', 'of idem_unsubscribe');
-SELECT is(pg_temp.errors('idem_consume'), '{25006,40001,55P03,ID011}', 'of idem_consume');
-SELECT is(pg_temp.errors('idem_consume_seq'), '{22004,22023,25006,40001,55P03,ID011}', 'of idem_consume_seq');
+SELECT is(pg_temp.errors('idem_consume'), '{25006,40001,40P01,55P03,ID011}', 'of idem_consume');
+SELECT is(pg_temp.errors('idem_consume_seq'), '{22004,22023,25006,40001,40P01,55P03,ID011}', 'of idem_consume_seq');
 SELECT is(pg_temp.errors('idem_attach'), '{22004,22023,23514,25006,42501,42703,42704,42710,42804,42809,55000,ID011}', 'of idem_attach');
 SELECT is(pg_temp.errors('idem_detach'), '{22004,25006,42501,42704,42809}', 'of idem_detach');
 SELECT is(pg_temp.errors('idem_guard'), '{42703,42704,42804,55000,ID012}', 'of idem_guard');

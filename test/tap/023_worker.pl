@@ -2,6 +2,7 @@
 # belong to, through errors, crashes and locks, and is in nobody's way; counters are kept, through rollbacks.
 use strict;
 use warnings;
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -14,6 +15,8 @@ shared_preload_libraries = 'idem'
 idem.naptime = 1s
 idem.claim_wait = 200ms
 max_worker_processes = 8
+max_connections = 60
+shared_buffers = 16MB
 restart_after_crash = on
 log_statement = none
 EOT
@@ -55,6 +58,7 @@ BEGIN
 	INSERT INTO ledger (key, backend) VALUES (args ->> 'key', (SELECT backend_type FROM pg_stat_activity WHERE pid = pg_backend_pid()));
 	PERFORM pg_sleep((args ->> 'sleep')::float8);
 END $$;
+CREATE FUNCTION answer(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN ASSERT request <> '"fail"'; RETURN request; END$$;
 -- an order whose deadline was over before it began
 CREATE FUNCTION place(key text, sleep float8 = 0) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -134,6 +138,10 @@ SELECT idem_consume('s', '1'); SELECT idem_consume('s', '1'); SELECT idem_consum
 SELECT idem_guard_topic('g', 'order');
 DO $$BEGIN PERFORM idem_publish('g', '1', 'k', 'paid'); EXCEPTION WHEN SQLSTATE 'ID012' THEN END$$;
 SELECT idem_publish('g', '1', 'k', 'created'), idem_publish('g', '1', 'k', 'created');
+SELECT idem_execute('answer(jsonb)', 'e', '1'); SELECT idem_execute('answer(jsonb)', 'e', '1');
+-- those that are given twice: a replay, a mismatch, a replay; of one that failed nothing; in progress
+SELECT idem_execute_many('answer(jsonb)', '{f,f,f,f,g,g,h}', '{1,1,2,1,"\"fail\"","\"fail\"",1}');
+BEGIN; SELECT idem_claim_many('{i,i}'); ROLLBACK;
 EOT
 my $holder = $node->background_psql('two');
 $holder->query_safe(q{BEGIN; SELECT FROM idem_claim('held')});
@@ -141,10 +149,10 @@ sql('two', q{SELECT idem_claim('held', wait => '0')});
 sql('two', q{SELECT idem_claim('held', wait => '10 ms')});
 $holder->query_safe('ROLLBACK');
 $holder->quit;
-is(sql('two', "SELECT $counted, retry_ratio, missing FROM idem_stats"), '5|2|1|2|1|1|1|2|5|7|2|1|2|2|0.2857|', 'each counts what it says, rolled back or not');
+is(sql('two', "SELECT $counted, retry_ratio, missing FROM idem_stats"), '10|5|2|3|1|1|1|2|5|7|2|1|2|2|0.3333|', 'each counts what it says, rolled back or not');
 is(sql('one', "SELECT $counted FROM idem_stats"), $before, 'in its own database');
 sql('two', q{CREATE ROLE dba LOGIN; SELECT idem_grant('dba', 'dba')});
-is(sql('two', 'SELECT claims FROM idem_stats; SELECT idem_stats_reset(); SELECT claims FROM idem_stats', extra_params => [ '-U', 'dba' ]), "5\n\n0", 'for a dba, who may reset them');
+is(sql('two', 'SELECT claims FROM idem_stats; SELECT idem_stats_reset(); SELECT claims FROM idem_stats', extra_params => [ '-U', 'dba' ]), "10\n\n0", 'for a dba, who may reset them');
 isnt($node->psql('two', 'SELECT idem_stats_reset()', extra_params => [ '-U', 'app' ]), 0, 'an app may not');
 {
 	my $script = $node->basedir . '/count.sql';
@@ -152,6 +160,53 @@ isnt($node->psql('two', 'SELECT idem_stats_reset()', extra_params => [ '-U', 'ap
 	command_ok([ 'pgbench', '-nc8', '-t250', '-f', $script, '-p', $node->port, '-h', $node->host, 'two' ], 'eight at once');
 	is(sql('two', 'SELECT replays FROM idem_stats'), 2000, 'are counted without loss');
 }
+
+# ---- beside 32 clients, while tables turn every second ----
+
+{
+	my $script = $node->basedir . '/work.sql';
+	append_to_file($script, <<'EOT');
+\set k random(1, 2000)
+SELECT idem_execute('answer(jsonb)', 'work ' || :k, '1');
+SELECT idem_publish('work', '1', 'key ' || :k), idem_consume('work', :k::text);
+BEGIN;
+SELECT coalesce(max(batch), 0) AS batch, count(*) AS n FROM idem_fetch('worker', 10) \gset
+\if :n
+SELECT idem_ack('worker', :batch);
+\endif
+COMMIT;
+EOT
+	sql('one', q{SELECT idem_subscribe('worker', '{work}', 8)});
+	my $offset = -s $node->logfile;
+	my $step = sql('one', q{SELECT step FROM idem_ring WHERE store = 'keys'});
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run [ 'pgbench', '-nc32', '-j2', '-T6', '-f', $script, '-p', $node->port, '-h', $node->host, 'one' ], '>', \$out, '2>', \$err;
+	ok($ok, '32 clients and the worker') or diag($err);
+	like($out, qr/number of failed transactions: 0 /, 'no transaction fails');
+	cmp_ok(sql('one', q{SELECT step FROM idem_ring WHERE store = 'keys'}) - $step, '>=', 2, 'though the ring turned meanwhile');
+	unlike(substr(slurp_file($node->logfile), $offset), qr/ERROR|FATAL|WARNING/, 'and the log is quiet');
+	sql('one', q{SELECT idem_unsubscribe('worker')});
+	is(sql('one', 'SELECT * FROM idem_verify()'), '', 'all is well');
+}
+
+# ---- databases that take no connections, or are nobody's business ----
+
+sql('postgres', 'CREATE DATABASE model TEMPLATE two IS_TEMPLATE true');
+sql('postgres', 'CREATE DATABASE closed TEMPLATE two ALLOW_CONNECTIONS false');
+sql('postgres', 'CREATE DATABASE dropped TEMPLATE two');
+sql('postgres', q{UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'dropped'}); # as an interrupted DROP leaves it
+my $quiet = -s $node->logfile;
+for (1 .. 3)
+{
+	comes('two', 'passed over: a template, one that allows no connections, one that is half dropped');
+	comes('one', '... by and by');
+}
+is(sql('model', 'SELECT maintained_at FROM idem_stats'), '', 'nobody came to the template');
+unlike(log_since($quiet), qr/ERROR|FATAL|WARNING|PANIC/, 'and the log does not speak of them');
+sql('postgres', 'ALTER DATABASE model IS_TEMPLATE false; ALTER DATABASE closed ALLOW_CONNECTIONS true; DROP DATABASE dropped');
+comes('model', 'no template any more');
+comes('closed', 'and that allows connections: they have their turn');
+sql('postgres', "DROP DATABASE $_") for qw(model closed);
 
 # ---- what goes wrong in one database is left to the next round, and is not the others' concern ----
 
