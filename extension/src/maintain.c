@@ -13,6 +13,9 @@
 #include "nodes/parsenodes.h"
 #include "ring.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "shrink.h"
+#include "storage/latch.h"
 #include "stats.h"
 #include "topic.h"
 #include "utils/snapmgr.h"
@@ -20,17 +23,10 @@
 
 PG_FUNCTION_INFO_V1(idem_maintain);
 
-/*
- * The caller is in a transaction that has done nothing yet, and is in one when
- * this returns; commit() ends one and begins the next.
- */
-void
-maintain(void (*commit) (void))
+static void
+turn_rings(void (*commit) (void))
 {
 	bool		more = true;
-	TimestampTz now;
-	List	   *roles;
-	ListCell   *cell;
 
 	while (more)
 	{
@@ -40,8 +36,15 @@ maintain(void (*commit) (void))
 		commit();
 		CHECK_FOR_INTERRUPTS();
 	}
+}
 
-	now = GetCurrentTimestamp();
+static void
+keep_deadlines(void (*commit) (void))
+{
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *roles;
+	ListCell   *cell;
+
 	PushActiveSnapshot(GetTransactionSnapshot());
 	roles = deadline_roles(now);
 	PopActiveSnapshot();
@@ -51,7 +54,35 @@ maintain(void (*commit) (void))
 		deadline_run(lfirst(cell), now);
 		commit();
 	}
-	stats_maintained();
+}
+
+/*
+ * The caller is in a transaction that has done nothing yet, and is in one when
+ * this returns; commit() ends one and begins the next.
+ *
+ * What is put off for a while is waited for, but no longer than until the next
+ * call would come; and deadlines do not wait for it.
+ */
+void
+maintain(void (*commit) (void))
+{
+	TimestampTz began = GetCurrentTimestamp();
+	long		ms;
+
+	for (;;)
+	{
+		turn_rings(commit);
+		keep_deadlines(commit);
+		stats_maintained();
+
+		ms = shrink_wait_ms();
+		if (ms < 0 || TimestampDifferenceExceeds(began, GetCurrentTimestamp() + ms * INT64CONST(1000),
+												 idem_naptime * 1000))
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, idem_wait_event("IdemShrinkPause"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 Datum

@@ -64,7 +64,6 @@
 #include "utils/xid8.h"
 
 #define PURGE_BATCH 1000		/* expired rows of idem_pinned a step */
-#define SHRINK_PAUSE_US 50000
 
 /*
  * The latest positions and watermarks live for ever, carried from generation
@@ -338,22 +337,19 @@ retire(Store store, RingState *ring, int generation)
 }
 
 /*
- * Empty it, or take a step towards that.  All that TRUNCATE will lock is locked
- * here, heap first and without waiting.
+ * Empty it, or take a step towards that; all at once if the ring waits for it.
+ * All that TRUNCATE will lock is locked here, heap first and without waiting.
  */
 static bool
-empty_table(Store store, int generation)
+empty_table(Store store, int generation, bool urgent)
 {
 	Oid			relid = idem_tables()->generation[store][generation].heap;
 	Relation	rel;
 	List	   *others;
-	bool		large = shrink_is_due(relid);
+	bool		large = !urgent && shrink_is_due(relid);
 
-	if (large)
-	{
-		pg_usleep(SHRINK_PAUSE_US);
-		CHECK_FOR_INTERRUPTS();
-	}
+	if (large && !shrink_may_step())
+		return false;
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return false;
 	rel = table_open(relid, NoLock);
@@ -438,9 +434,11 @@ turn(Store store)
 	RingState	ring;
 	int			last;
 	int			next;
+	bool		old;
 
 	ring_read(store, &ring);
 	now = GetCurrentTimestamp();
+	old = now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC;
 
 	/* the advance that closed it has been noticed by all */
 	last = (ring.current + RING_GENERATIONS - 1) % RING_GENERATIONS;
@@ -459,7 +457,7 @@ turn(Store store)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
 		{
-			if (ring.ttl[i] > 0 && blocks(store, i) > 0 && empty_table(store, i))
+			if (ring.ttl[i] > 0 && blocks(store, i) > 0 && empty_table(store, i, old))
 				return true;
 		}
 		else if (ring.ends_at[i] <= now && retire(store, &ring, i))
@@ -472,8 +470,7 @@ turn(Store store)
 	 * current one just goes on.
 	 */
 	next = (ring.current + 1) % RING_GENERATIONS;
-	if (now - ring.opened_at >= ring.ttl[ring.current] * USECS_PER_SEC &&
-		blocks(store, ring.current) >= policy[store].min_blocks)
+	if (old && blocks(store, ring.current) >= policy[store].min_blocks)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) && blocks(store, next) == 0)
 		{

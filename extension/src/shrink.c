@@ -5,7 +5,7 @@
  * TRUNCATE's commit removes the files.  Where these are gigabytes, the file
  * system is busy with that for a good part of a second, and everybody's commits
  * with it.  So the ends of the files are cut off first, some megabytes at a
- * time, each in a transaction of its own and after a pause.
+ * time, each in a transaction of its own, with long pauses.
  *
  * What is left of the table between two steps, or after a crash, must do no
  * harm.  Its indexes lose their ends before the heap does; so before all they
@@ -24,16 +24,28 @@
 #include "catalog/pg_index.h"
 #include "catalog/storage.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "storage/bufmgr.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 /*
  * Blocks a step.  Each looks through all of shared_buffers, so it is more where
  * these are large.
  */
-#define STEP ((BlockNumber) Max(8 * 1024 * 1024 / BLCKSZ, NBuffers / 512))
+#define STEP ((BlockNumber) Max(8 * 1024 * 1024 / BLCKSZ, NBuffers / 128))
+
+/*
+ * The pause after it is so many times as long as it took, that it makes no
+ * hundredth of all commits wait.
+ */
+#define PAUSE_SHARE 150
+#define PAUSE_MIN_US 150000
+
+static TimestampTz next_step = 0;	/* not before this */
+static bool waiting = false;	/* for that */
 
 static BlockNumber
 blocks_of(Oid relid)
@@ -61,6 +73,32 @@ shrink_is_due(Oid relid)
 		blocks += blocks_of(heap->rd_rel->reltoastrelid);
 	table_close(heap, AccessShareLock);
 	return blocks > STEP;
+}
+
+/*
+ * Is it time for a step?  Otherwise it is remembered that one waits.
+ */
+bool
+shrink_may_step(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	waiting = now < next_step;
+	return !waiting;
+}
+
+/*
+ * How long until a step that was put off, in ms; -1: there is none.
+ */
+long
+shrink_wait_ms(void)
+{
+	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_step);
+
+	if (!waiting)
+		return -1;
+	waiting = false;
+	return ms;
 }
 
 /*
@@ -121,6 +159,8 @@ shrink_step(Relation heap)
 {
 	Oid			toast = heap->rd_rel->reltoastrelid;
 	BlockNumber left = STEP;
+	instr_time	began;
+	instr_time	took;
 	ListCell   *cell;
 
 	if (mark_indexes(heap, false))
@@ -128,12 +168,17 @@ shrink_step(Relation heap)
 		ForceSyncCommit();
 		return;
 	}
+	INSTR_TIME_SET_CURRENT(began);
 	foreach(cell, RelationGetIndexList(heap))
 		cut(lfirst_oid(cell), 0, &left);
 	cut(RelationGetRelid(heap),
 		OidIsValid(toast) && blocks_of(toast) > 0 ? 0 : 1, &left);
 	if (OidIsValid(toast))
 		cut(toast, 1, &left);
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, began);
+	next_step = GetCurrentTimestamp() +
+		Max(PAUSE_MIN_US, (int64) INSTR_TIME_GET_MICROSEC(took) * PAUSE_SHARE);
 }
 
 /*
