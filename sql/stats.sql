@@ -7,8 +7,10 @@
 SELECT claims, replays, retry_ratio, maintained_at, since, missing FROM idem_stats;
 SELECT idem_stats_reset();
 \set VERBOSITY terse
+\set VERBOSITY sqlstate
 SET idem.naptime = 5;
 ALTER SYSTEM SET idem.naptime = 0;
+\set VERBOSITY terse
 SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'idem%';
 
 -- the same request under different keys of one scope
