@@ -79,6 +79,10 @@ SELECT idem_release('lease', token => :t);
 SELECT idem_renew('lease', :t, '1 h');
 SELECT idem_checkpoint('lease', :t, 'late', NULL);
 SELECT idem_compensate_with('lease', 'undo(jsonb)', '1', token => :t);
+-- nor in the very statement that completes it
+SELECT token AS twice FROM idem_claim('twice', lease => '1 h') \gset
+SELECT error_of(format('SELECT idem_complete(''twice'', ''1'', token => %1$s), idem_complete(''twice'', ''2'', token => %1$s)', :twice));
+SELECT idem_release('twice', token => :twice);
 SELECT * FROM idem_verify();
 
 -- a takeover: another token, one more attempt, the last checkpoint; again and again
