@@ -318,6 +318,13 @@ blocks(Store store, int generation)
 }
 
 static bool
+is_empty(Store store, int generation)
+{
+	return blocks(store, generation) == 0 &&
+		!shrink_is_under_way(idem_tables()->generation[store][generation].heap);
+}
+
+static bool
 retire(Store store, RingState *ring, int generation)
 {
 	Oid			relid = idem_tables()->generation[store][generation].heap;
@@ -457,7 +464,7 @@ turn(Store store)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
 		{
-			if (ring.ttl[i] > 0 && blocks(store, i) > 0 && empty_table(store, i, old))
+			if (ring.ttl[i] > 0 && !is_empty(store, i) && empty_table(store, i, old))
 				return true;
 		}
 		else if (ring.ends_at[i] <= now && retire(store, &ring, i))
@@ -472,7 +479,7 @@ turn(Store store)
 	next = (ring.current + 1) % RING_GENERATIONS;
 	if (old && blocks(store, ring.current) >= policy[store].min_blocks)
 	{
-		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) && blocks(store, next) == 0)
+		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[next]) && is_empty(store, next))
 		{
 			ring.ends_at[next] = DT_NOEND;
 			ring_write(store, &ring);

@@ -10,12 +10,13 @@
  * What is left of the table between two steps, or after a crash, must do no
  * harm.  Its indexes lose their ends before the heap does; so before all they
  * are marked as not to be used, and that is made durable.  The heap goes before what
- * its rows refer to in the TOAST table, whose index stays whole.  A block of
- * either is left to TRUNCATE: for as long as the ring sees one, it will not
- * open the generation, even where pg_upgrade has made its indexes look whole.
+ * its rows refer to in the TOAST table, whose index stays whole.  The ring does
+ * not open a generation with such indexes, nor one with a block in it, which is
+ * left to TRUNCATE: pg_upgrade makes the indexes look whole.
  */
 #include "shrink.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -149,6 +150,27 @@ mark_indexes(Relation heap, bool usable)
 	if (changed)
 		CacheInvalidateRelcache(heap);
 	return changed;
+}
+
+/*
+ * Was it begun, and not ended by TRUNCATE?
+ */
+bool
+shrink_is_under_way(Oid relid)
+{
+	Relation	heap = table_open(relid, AccessShareLock);
+	bool		under_way = false;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(heap))
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		under_way |= !(index->rd_index->indisvalid && index->rd_index->indisready);
+		index_close(index, AccessShareLock);
+	}
+	table_close(heap, AccessShareLock);
+	return under_way;
 }
 
 /*

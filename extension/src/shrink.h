@@ -10,6 +10,7 @@
 #include "utils/relcache.h"
 
 extern bool shrink_is_due(Oid heap);
+extern bool shrink_is_under_way(Oid heap);
 extern bool shrink_may_step(void);
 extern long shrink_wait_ms(void);
 extern void shrink_step(Relation heap);

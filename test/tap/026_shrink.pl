@@ -79,4 +79,12 @@ is(sql(q{SELECT current FROM idem_ring WHERE store = 'keys'}), '0', 'the ring ha
 is( sql(q{BEGIN; SELECT idem_claim('gone 7'); SELECT idem_complete('gone 7', '1'); COMMIT; SELECT status FROM idem_claim('gone 7')}) =~ /completed$/,
 	1, 'a key in it is found again');
 
+# Nor does it ever come to one whose indexes are not whole, should the rows be gone before them.
+sql(q{TRUNCATE idem_keys_1;
+UPDATE pg_index SET indisvalid = false, indisready = false WHERE indexrelid = 'idem_keys_1_digest'::regclass;
+UPDATE idem_ring SET step = step + 1, ends_at = ARRAY['infinity', '-infinity', now() + '1 day'], opened_at = 'epoch' WHERE store = 'keys';
+CALL idem_maintain()});
+is(sql(q{SELECT current, indisvalid, indisready FROM idem_ring, pg_index WHERE store = 'keys' AND indexrelid = 'idem_keys_1_digest'::regclass}),
+	'1|t|t', 'one with a cut index is emptied again before it is opened');
+
 done_testing();
