@@ -64,8 +64,8 @@ EOS
 sub sql { return $source->safe_psql('postgres', $_[0]); }
 
 # inside: a retry with others behind it, a dead letter
-my $retry = sql(q{SELECT fails('inside', false)});
-my $dead = sql(q{SELECT fails('inside', true)});
+my $retry = sql(q{SELECT fails('inside', false, 0)});
+my $dead = sql(q{SELECT fails('inside', true, 1)});
 sql(qq{DO \$\$ DECLARE b bigint; BEGIN FOR l IN 0 .. 3 LOOP
 	WITH f AS (SELECT * FROM idem_fetch('inside', 20, lane => l) ORDER BY id), d AS (INSERT INTO done (id, key) SELECT id, key FROM f)
 	SELECT max(batch) INTO b FROM f;
