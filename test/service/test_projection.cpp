@@ -59,7 +59,7 @@ struct projection : testing::Test {
     }
     void TearDown() override {
         for (auto& each : running) each.reset();
-        if (HasFailure()) std::cerr << contents(log).substr(0, 20'000);
+        if (HasFailure()) std::cerr << contents(log).substr(0, 20'000) << '\n';
     }
 
     void start(std::size_t which) {

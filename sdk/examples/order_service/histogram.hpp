@@ -12,7 +12,8 @@ namespace shop {
 class histogram {
 public:
     void add(std::int64_t microseconds) {
-        const auto value = static_cast<std::uint64_t>(std::clamp<std::int64_t>(microseconds, 0, (std::int64_t{1} << most_bits) - 1));
+        const auto value =
+            static_cast<std::uint64_t>(std::clamp<std::int64_t>(microseconds, 0, (std::int64_t{1} << most_bits) - 1));
         ++counts_[place(value)];
         ++count_;
         max_ = std::max(max_, value);
