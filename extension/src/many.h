@@ -17,10 +17,13 @@ typedef struct ManyItem
 	const struct ManyItem *first;	/* of the same key and request, which was claimed */
 	const char *status;
 	Datum		response;		/* jsonb; 0: none */
+	TimestampTz cacheable_until;	/* DT_NOBEGIN: not at all */
 } ManyItem;
 
 extern ManyItem *many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
 						bool values_needed, int *count);
+extern void many_set_scope(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count);
+extern void many_set_scopes(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count);
 extern void many_claim(ManyItem *items, int count);
 extern void many_answer(FunctionCallInfo fcinfo, const ManyItem *items, int count);
 
