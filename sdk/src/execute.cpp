@@ -151,9 +151,12 @@ std::string array_sql(std::string_view elements, std::string_view type) {
 }
 
 std::string execute_many_sql(std::string_view handler, std::string_view keys, std::string_view requests,
-                             std::string_view scope) {
-    return "SELECT status, response, cacheable_until, response->>'sqlstate', response->>'message' FROM " +
-           call_sql("idem_execute_many", {handler, array_sql(keys, "text"), array_sql(requests, "jsonb"), scope});
+                             std::string_view scope, std::string_view contexts) {
+    std::string sql =
+        "SELECT status, response, cacheable_until, response->>'sqlstate', response->>'message' FROM " +
+        call_sql("idem_execute_many", {handler, array_sql(keys, "text"), array_sql(requests, "jsonb"), scope});
+    if (!contexts.empty()) sql.insert(sql.size() - 1, "," + std::string{contexts});
+    return sql;
 }
 
 execute_status parse_execute_status(std::string_view text) {
