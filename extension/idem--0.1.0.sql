@@ -217,7 +217,7 @@ $$What the key tables are indexed by: the first eight bytes of SHA-256 over scop
 Errors: ID005, ID006 invalid key or scope.$$;
 
 -- a type of its own, as idem_claim_result is
-CREATE TYPE idem_execute_result AS (status text, response jsonb);
+CREATE TYPE idem_execute_result AS (status text, response jsonb, cacheable_until timestamptz);
 REVOKE ALL ON TYPE idem_execute_result FROM PUBLIC;
 COMMENT ON TYPE idem_execute_result IS 'What idem_execute() answers.';
 
@@ -240,14 +240,15 @@ status is
   in_progress  another transaction, or a lease, held the key for longer than idem.claim_wait
   mismatch     the key was completed, or is leased, with another request
   cancelled    cancelled before it was ever completed, or compensated since
+cacheable_until is as for idem_claim(): of what is executed, too, and once that is committed.
 An error of the handler is this statement's: nothing is stored, and a retry may run. Even if it is caught, nothing of the handler's work remains. The handler may call idem_compensate_with() for the key; it neither completes nor releases it.
 
 Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl out of range; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler or request is NULL, or the handler returned NULL; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of the handler.
 
 Cost: that of idem_claim(), of the handler and of idem_complete(), in one round trip.$$;
 
--- a type of its own: two functions return it
-CREATE TYPE idem_many_result AS (key text, status text, response jsonb);
+-- a type of its own: three functions return it
+CREATE TYPE idem_many_result AS (key text, status text, response jsonb, cacheable_until timestamptz);
 REVOKE ALL ON TYPE idem_many_result FROM PUBLIC;
 COMMENT ON TYPE idem_many_result IS 'What idem_execute_many() and idem_claim_many() answer for each key.';
 
@@ -261,9 +262,9 @@ $$idem_execute() for up to 500 keys, in one statement and one commit. A row for 
 handler   as for idem_execute(). It does database work only: when one key's fails, it runs again for some that had succeeded, after what they did is undone
 keys      1 to 255 bytes each
 requests  one for each key
-scope     of all of them
+scope     of all of them; an array is one for each
 
-status is as for idem_execute(), but
+status and cacheable_until are as for idem_execute(), but
   in_progress  another transaction, or a lease, holds the key: this is not waited for
   failed       the handler raised an error. Nothing of what it did for this key remains, nothing is stored, and once this transaction has ended a retry may run; all others stand. response has the sqlstate, message, detail, hint, constraint and context: for your log, not for strangers
 A key that is given more than once runs once: later ones are answered as the first, "completed" if that was executed, or "mismatch" if their request is another one.
@@ -272,6 +273,28 @@ Errors that are not of one key alone abort the call, and nothing is done: of the
 Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of idem_claim(), of the handler and of idem_complete() for each key, one subtransaction, and for each failed key two more. Until the transaction ends it has a lock for each key that it executed; with the stock settings 16 calls of 500 at a time leave room for others.$$;
+
+CREATE FUNCTION idem_execute_many(
+	handler regprocedure, keys text[], requests jsonb[], scopes text[], contexts jsonb[] DEFAULT NULL)
+RETURNS SETOF idem_many_result
+AS 'MODULE_PATHNAME', 'idem_execute_many_scopes' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[], jsonb[]) FROM PUBLIC;
+COMMENT ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[], jsonb[]) IS
+$$idem_execute_many() with a scope for each key, where requests of many clients are gathered into one call.
+
+handler, keys, requests  as there. The same key in two scopes is two keys
+scopes                   one for each key, 0 to 255 bytes each. Give the array a type: '{a,b}' alone is taken for one scope, '{a,b}'::text[] or scopes => '{a,b}' is not
+contexts                 one for each key, or NULL: what comes along with the request and is not part of it, such as a traceparent. No retry is compared by it; the handler reads it with idem_context()
+
+Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests, scopes and contexts differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+
+Cost: that of the other.$$;
+
+CREATE FUNCTION idem_context() RETURNS jsonb
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+REVOKE ALL ON FUNCTION idem_context() FROM PUBLIC;
+COMMENT ON FUNCTION idem_context() IS
+$$What came along with the request of the handler that calls this: of contexts of idem_execute_many(), the one for its key. NULL: nothing did, or no handler calls.$$;
 
 CREATE FUNCTION idem_claim_many(keys text[], requests jsonb[] DEFAULT NULL, scope text DEFAULT '')
 RETURNS SETOF idem_many_result
@@ -284,7 +307,7 @@ keys      1 to 255 bytes each
 requests  one for each key, compared as idem_claim() does; NULL: not compared
 scope     of all of them
 
-status and response are as for idem_claim(), but a key that another transaction, or a lease, holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
+status, response and cacheable_until are as for idem_claim(), but a key that another transaction, or a lease, holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
 Do the work for those that are "claimed", and idem_complete_many() or idem_release() each of them.
 
 Errors: ID002 a key is already claimed by this transaction; ID004 at COMMIT, a key is neither completed nor released; ID005, ID006 invalid key or scope; 22004 keys or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.

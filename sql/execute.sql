@@ -21,26 +21,26 @@ END $$;
 \pset null '(null)'
 
 -- executed, and completed for ever after, byte for byte; a statement alone is enough
-SELECT * FROM idem_execute('place(jsonb)', 'k', '{"item": "pen", "pence": 150}');
-SELECT * FROM idem_execute('place(jsonb)', 'k', '{"pence": 150.0, "item": "pen"}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'k', '{"item": "pen", "pence": 150}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'k', '{"pence": 150.0, "item": "pen"}');
 SELECT (idem_execute('place(jsonb)', 'k', '{"item": "pen", "pence": 150}')).status;
 SELECT status, response, attempt FROM idem_claim('k', '{"item": "pen", "pence": 150}');
 SELECT item, pence FROM orders;
 -- another request, another scope
-SELECT * FROM idem_execute('place(jsonb)', 'k', '{"item": "pen", "pence": 151}');
-SELECT * FROM idem_execute('place(jsonb)', 'k', '{"item": "ink", "pence": 151}', 'shop');
-SELECT * FROM idem_execute('place(jsonb)', 'k', '{"item": "ink", "pence": 151}', 'shop');
+SELECT status, response FROM idem_execute('place(jsonb)', 'k', '{"item": "pen", "pence": 151}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'k', '{"item": "ink", "pence": 151}', 'shop');
+SELECT status, response FROM idem_execute('place(jsonb)', 'k', '{"item": "ink", "pence": 151}', 'shop');
 -- what idem_claim and idem_complete did, it replays, and the other way round
 BEGIN;
 SELECT status FROM idem_claim('by hand', '{"item": "cap", "pence": 1}');
 SELECT idem_complete('by hand', '"by hand"');
-SELECT * FROM idem_execute('place(jsonb)', 'by hand', '{"item": "cap", "pence": 1}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'by hand', '{"item": "cap", "pence": 1}');
 COMMIT;
-SELECT * FROM idem_execute('place(jsonb)', 'by hand', '{"item": "cap", "pence": 1}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'by hand', '{"item": "cap", "pence": 1}');
 -- in the transaction that claims the key, it is an error
 BEGIN;
 SELECT status FROM idem_claim('claimed');
-SELECT * FROM idem_execute('place(jsonb)', 'claimed', '{"item": "cap", "pence": 1}') :fails
+SELECT status, response FROM idem_execute('place(jsonb)', 'claimed', '{"item": "cap", "pence": 1}') :fails
 ROLLBACK;
 -- released there, it is not
 BEGIN;
@@ -50,10 +50,10 @@ SELECT status FROM idem_execute('place(jsonb)', 'released', '{"item": "released"
 COMMIT;
 
 -- an error of the handler is the statement's; nothing is stored, and a retry runs
-SELECT * FROM idem_execute('place(jsonb)', 'broken', '{"item": "cup", "pence": 0}') :fails
-SELECT * FROM idem_execute('place(jsonb)', 'broken', '{"item": "cup", "pence": "x"}') :fails
+SELECT status, response FROM idem_execute('place(jsonb)', 'broken', '{"item": "cup", "pence": 0}') :fails
+SELECT status, response FROM idem_execute('place(jsonb)', 'broken', '{"item": "cup", "pence": "x"}') :fails
 SELECT status FROM idem_status('broken');
-SELECT * FROM idem_execute('place(jsonb)', 'broken', '{"item": "cup", "pence": 5}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'broken', '{"item": "cup", "pence": 5}');
 -- also if it is caught, here or by a savepoint
 BEGIN;
 DO $$
@@ -76,7 +76,7 @@ SELECT date_trunc('hour', expires_at - completed_at) FROM idem_keys WHERE key = 
 UPDATE idem_keys_0 SET expires_at = 'epoch' WHERE key = 'short';
 SELECT status FROM idem_execute('place(jsonb)', 'short', '{"item": "again", "pence": 1}');
 SELECT status FROM idem_cancel('never');
-SELECT * FROM idem_execute('place(jsonb)', 'never', '{"item": "never", "pence": 1}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'never', '{"item": "never", "pence": 1}');
 -- a handler that can be undone
 CREATE FUNCTION remove(jsonb) RETURNS void LANGUAGE sql AS $$DELETE FROM orders WHERE item = $1 ->> 'item'$$;
 CREATE FUNCTION place_undoable(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -86,8 +86,20 @@ BEGIN
 END $$;
 SELECT status FROM idem_execute('place_undoable(jsonb)', 'undoable', '{"key": "undoable", "item": "undoable", "pence": 1}');
 SELECT status FROM idem_cancel('undoable');
-SELECT * FROM idem_execute('place_undoable(jsonb)', 'undoable', '{"key": "undoable", "item": "undoable", "pence": 1}');
+SELECT status, response FROM idem_execute('place_undoable(jsonb)', 'undoable', '{"key": "undoable", "item": "undoable", "pence": 1}');
 SELECT count(*) FROM orders WHERE item ~ 'undoable|never';
+
+-- until when it may be cached: as for idem_claim(), and not while it can be cancelled
+SELECT status, cacheable_until AS until FROM idem_execute('place(jsonb)', 'cached', '{"item": "cached", "pence": 1}', ttl => '40 days') \gset
+SELECT :'status' AS status, expires_at = :'until' AS as_long FROM idem_keys WHERE key = 'cached';
+SELECT status, cacheable_until = :'until' AS as_long FROM idem_execute('place(jsonb)', 'cached', '{"item": "cached", "pence": 1}');
+SELECT status, cacheable_until = :'until' AS as_long FROM idem_claim('cached');
+SELECT status, cacheable_until FROM idem_execute('place(jsonb)', 'cached', '{"item": "cached", "pence": 2}');
+SELECT status, cacheable_until FROM idem_execute('place_undoable(jsonb)', 'undoable', '{"key": "undoable", "item": "undoable", "pence": 1}');
+SELECT status, cacheable_until FROM idem_execute('place_undoable(jsonb)', 'held', '{"key": "held", "item": "held", "pence": 1}');
+SELECT status, cacheable_until FROM idem_execute('place_undoable(jsonb)', 'held', '{"key": "held", "item": "held", "pence": 1}');
+SELECT idem_confirm('held');
+SELECT status, cacheable_until > now() + '29 days' AS confirmed FROM idem_execute('place_undoable(jsonb)', 'held', '{"key": "held", "item": "held", "pence": 1}');
 
 -- handlers of all kinds: an SQL function, a stable one, a strict one, one that answers with a large stored value, a temporary one
 CREATE TABLE large AS SELECT jsonb_agg(md5(i::text)) AS value FROM generate_series(1, 500) AS i;
@@ -95,12 +107,12 @@ CREATE FUNCTION in_sql(jsonb) RETURNS jsonb LANGUAGE sql AS $$INSERT INTO orders
 CREATE FUNCTION is_stable(jsonb) RETURNS jsonb LANGUAGE sql STABLE STRICT AS $$SELECT to_jsonb(count(*)) FROM orders$$;
 CREATE FUNCTION give_large(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT value FROM large$$;
 CREATE FUNCTION pg_temp.temporary(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT '"temporary"'::jsonb$$;
-SELECT * FROM idem_execute('in_sql(jsonb)', 'sql', '"sql"');
+SELECT status, response FROM idem_execute('in_sql(jsonb)', 'sql', '"sql"');
 SELECT status, response = to_jsonb((SELECT count(*) FROM orders)) AS same FROM idem_execute('is_stable(jsonb)', 'stable', '1');
 SELECT e.status, e.response = l.value AS same FROM idem_execute('give_large(jsonb)', 'large', '1') AS e, large AS l;
 SELECT e.status, e.response = l.value AS same FROM idem_execute('give_large(jsonb)', 'large', '1') AS e, large AS l;
-SELECT * FROM idem_execute('pg_temp.temporary(jsonb)', 'temporary', '1');
-SELECT * FROM idem_execute('in_sql(jsonb)', 'null', 'null') :fails
+SELECT status, response FROM idem_execute('pg_temp.temporary(jsonb)', 'temporary', '1');
+SELECT status, response FROM idem_execute('in_sql(jsonb)', 'null', 'null') :fails
 -- a row each: every call sees what those before it did
 SELECT i, status, response FROM generate_series(1, 3) AS i, idem_execute('in_sql(jsonb)', 'row ' || i % 2, to_jsonb('row ' || i % 2));
 
@@ -115,8 +127,8 @@ SELECT idem_execute('meddle(jsonb)', 'own', '{"do": "SELECT idem_execute(''place
 SELECT idem_execute('meddle(jsonb)', 'own', '{"do": "SELECT idem_complete(''own'', ''2'')"}') :fails
 SELECT idem_execute('meddle(jsonb)', 'own', '{"do": "SELECT idem_release(''own'')"}') :fails
 -- on others it may; one that it leaves open stops the commit
-SELECT idem_execute('meddle(jsonb)', 'outer', '{"do": "SELECT idem_execute(''in_sql(jsonb)'', ''inner'', ''\"inner\"'')"}');
-SELECT idem_execute('in_sql(jsonb)', 'inner', '"inner"');
+SELECT status, response FROM idem_execute('meddle(jsonb)', 'outer', '{"do": "SELECT idem_execute(''in_sql(jsonb)'', ''inner'', ''\"inner\"'')"}');
+SELECT status, response FROM idem_execute('in_sql(jsonb)', 'inner', '"inner"');
 SELECT idem_execute('meddle(jsonb)', 'leaves', '{"do": "SELECT idem_claim(''left'')"}') :fails
 SELECT key FROM idem_keys WHERE key ~ 'own|leaves|left';
 
@@ -177,7 +189,7 @@ GRANT INSERT ON orders TO regress_idem_caller;
 GRANT SELECT (n) ON orders TO regress_idem_caller;
 SET ROLE regress_idem_caller;
 SELECT status FROM idem_execute('place(jsonb)', 'as caller', '{"item": "as caller", "pence": 1}');
-SELECT * FROM idem_execute('place_as_owner(jsonb)', 'as owner', '"as owner"');
+SELECT status, response FROM idem_execute('place_as_owner(jsonb)', 'as owner', '"as owner"');
 SELECT current_user, current_setting('search_path') = '"$user", public' AS unchanged;
 RESET ROLE;
 SELECT item, by FROM orders WHERE item ~ '^as ' ORDER BY item;

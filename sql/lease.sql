@@ -164,15 +164,15 @@ CREATE FUNCTION work(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT to_jsonb('wor
 SELECT token AS t1 FROM idem_claim('executed', '1', lease => '1 h') \gset
 SELECT token AS t2 FROM idem_claim('executed too', '2', lease => '1 h') \gset
 SET idem.claim_wait = 0;
-SELECT * FROM idem_execute('work(jsonb)', 'executed', '1');
-SELECT * FROM idem_execute('work(jsonb)', 'executed', '2');
-SELECT * FROM idem_execute_many('work(jsonb)', '{executed,executed too,not leased}', '{1,3,2}');
-SELECT * FROM idem_claim_many('{executed,executed too}', '{1,3}');
+SELECT status, response FROM idem_execute('work(jsonb)', 'executed', '1');
+SELECT status, response FROM idem_execute('work(jsonb)', 'executed', '2');
+SELECT key, status, response FROM idem_execute_many('work(jsonb)', '{executed,executed too,not leased}', '{1,3,2}');
+SELECT key, status, response FROM idem_claim_many('{executed,executed too}', '{1,3}');
 RESET idem.claim_wait;
 CALL over('executed');
 CALL over('executed too');
-SELECT * FROM idem_execute('work(jsonb)', 'executed', '1');
-SELECT * FROM idem_execute_many('work(jsonb)', '{executed,executed too}', '{1,2}');
+SELECT status, response FROM idem_execute('work(jsonb)', 'executed', '1');
+SELECT key, status, response FROM idem_execute_many('work(jsonb)', '{executed,executed too}', '{1,2}');
 SELECT key, attempt, response FROM idem_keys WHERE key ~ '^executed' ORDER BY key;
 SELECT idem_complete('executed', '1', token => :t1);
 SELECT idem_complete('executed too', '1', token => :t2);

@@ -33,27 +33,27 @@ END $$;
 \pset null '(null)'
 
 -- each runs once, in the order given, and sees what those before it did; then they are replayed, in any order
-SELECT * FROM idem_execute_many('place(jsonb)', '{z,y,x}', ARRAY[request('z', 1), request('y', 2), request('x', 3)]);
-SELECT * FROM idem_execute_many('place(jsonb)', '{x,z}', ARRAY[request('x', 3), request('z', 1)]);
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{z,y,x}', ARRAY[request('z', 1), request('y', 2), request('x', 3)]);
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{x,z}', ARRAY[request('x', 3), request('z', 1)]);
 SELECT ran();
 SELECT key, response FROM idem_keys ORDER BY key;
 -- of one: as idem_execute; of none: no rows
-SELECT * FROM idem_execute('place(jsonb)', 'x', request('x', 3));
-SELECT * FROM idem_execute_many('place(jsonb)', '{w}', ARRAY[request('w', 1)]);
-SELECT * FROM idem_execute_many('place(jsonb)', '{}', '{}');
-SELECT * FROM idem_claim_many('{}');
-SELECT * FROM idem_claim_many('{}', '{}');
+SELECT status, response FROM idem_execute('place(jsonb)', 'x', request('x', 3));
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{w}', ARRAY[request('w', 1)]);
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{}', '{}');
+SELECT key, status, response FROM idem_claim_many('{}');
+SELECT key, status, response FROM idem_claim_many('{}', '{}');
 SELECT idem_complete_many('{}', '{}');
 -- a scope for all
-SELECT * FROM idem_execute_many('place(jsonb)', '{x,z}', ARRAY[request('scoped x', 3), request('scoped z', 1)], 'shop');
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{x,z}', ARRAY[request('scoped x', 3), request('scoped z', 1)], 'shop');
 SELECT key FROM idem_keys WHERE scope = 'shop' ORDER BY key;
 -- bounds of the arrays do not matter
-SELECT * FROM idem_execute_many('place(jsonb)', '[7:8]={z,v}', '[0:1]={"{\"item\": \"z\", \"pence\": 1}", "{\"item\": \"v\", \"pence\": 1}"}');
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '[7:8]={z,v}', '[0:1]={"{\"item\": \"z\", \"pence\": 1}", "{\"item\": \"v\", \"pence\": 1}"}');
 SELECT ran();
 
 -- all of it in one call: done before, another request, given twice, given twice with another request, cancelled
 SELECT status FROM idem_cancel('cancelled');
-SELECT * FROM idem_execute_many('place(jsonb)', '{a,x,b,b,y,cancelled,b,a,y,cancelled}', ARRAY[
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{a,x,b,b,y,cancelled,b,a,y,cancelled}', ARRAY[
 	request('a', 1), request('x', 3), request('b', 1), request('b', 1), request('y', 99),
 	request('c', 1), request('b', 2), request('a', 1), request('y', 2), request('d', 1)]);
 SELECT ran();
@@ -88,7 +88,7 @@ SELECT count(*) FROM orders WHERE item = 'null';
 -- what succeeded before and fails in its second run: it alone then
 CREATE SEQUENCE second;
 SELECT ran();
-SELECT key, status, response ->> 'message' AS message FROM idem_execute_many('place(jsonb)', '{i1,i2,i3,i4,i5}', ARRAY[
+SELECT key, status, response ->> 'message' AS message, cacheable_until > now() AS cacheable FROM idem_execute_many('place(jsonb)', '{i1,i2,i3,i4,i5}', ARRAY[
 	request('i1', 1), request('i2', 1, $$DO 'BEGIN IF nextval(''second'') = 2 THEN RAISE ''the second time''; END IF; END'$$),
 	request('i3', 1), request('i4', 0), request('i5', 1)]);
 SELECT ran();
@@ -134,7 +134,7 @@ SELECT item FROM orders WHERE item ~ '^k|released' ORDER BY item;
 SELECT key FROM idem_keys WHERE key ~ '^k|released' ORDER BY key;
 BEGIN;
 SELECT status FROM idem_claim('open');
-SELECT * FROM idem_execute_many('place(jsonb)', '{open}', '{1}') :fails
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{open}', '{1}') :fails
 ROLLBACK;
 -- a setting of one that fails goes with it, and so does one that only ran before it, until it runs again
 BEGIN;
@@ -152,7 +152,7 @@ BEGIN
 	PERFORM in_sql(request);
 	RETURN to_jsonb((SELECT count(*) FROM orders WHERE item ~ '^s\d'));
 END $$;
-SELECT * FROM idem_execute_many('is_stable(jsonb)', '{s1,s2,s3}', ARRAY[request('s1', 1), request('s2', 1), request('s3', 1)]);
+SELECT key, status, response FROM idem_execute_many('is_stable(jsonb)', '{s1,s2,s3}', ARRAY[request('s1', 1), request('s2', 1), request('s3', 1)]);
 -- large responses that come from a table
 CREATE TABLE large AS SELECT jsonb_agg(md5(i::text)) AS value FROM generate_series(1, 500) AS i;
 CREATE FUNCTION give_large(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT value FROM large$$;
@@ -172,7 +172,7 @@ SELECT key, status, jsonb_array_length(response) AS length FROM idem_execute_man
 
 -- 500 at a time, some of them failing; not one more
 SELECT ran() IS NOT NULL;
-CREATE TEMP TABLE answers AS SELECT * FROM idem_execute_many('place(jsonb)',
+CREATE TEMP TABLE answers AS SELECT key, status, response FROM idem_execute_many('place(jsonb)',
 	ARRAY(SELECT 'n' || i FROM generate_series(1, 500) AS i), ARRAY(SELECT request('n' || i, (i % 100)) FROM generate_series(1, 500) AS i));
 SELECT status, count(*), min(response ->> 'sqlstate') AS sqlstate FROM answers GROUP BY status ORDER BY status;
 SELECT ran() <= 1000 AS each_at_most_twice;
@@ -187,7 +187,7 @@ SELECT idem_complete_many(ARRAY(SELECT 'n' || i FROM generate_series(1, 501) AS 
 
 -- claims and completions for work in statements of one's own
 BEGIN;
-CREATE TEMP TABLE work ON COMMIT DROP AS SELECT * FROM idem_claim_many('{o1,x,o2,o1,x,o3,cancelled,o2}', ARRAY[
+CREATE TEMP TABLE work ON COMMIT DROP AS SELECT key, status, response FROM idem_claim_many('{o1,x,o2,o1,x,o3,cancelled,o2}', ARRAY[
 	request('o1', 1), request('x', 3), request('o2', 2), request('o1', 1), request('x', 4), request('o3', 3), '1', '2']);
 SELECT * FROM work;
 INSERT INTO orders SELECT key, 7 FROM work WHERE status = 'claimed';
@@ -195,17 +195,17 @@ SELECT idem_release('o3');
 DELETE FROM orders WHERE item = 'o3';
 SELECT idem_complete_many(array_agg(key), array_agg(to_jsonb(upper(key)))) FROM work WHERE status = 'claimed' AND key <> 'o3';
 COMMIT;
-SELECT * FROM idem_claim_many('{o2,o1}', ARRAY[request('o2', 2), request('o2', 2)]);
+SELECT key, status, response FROM idem_claim_many('{o2,o1}', ARRAY[request('o2', 2), request('o2', 2)]);
 -- without requests nothing is compared
-SELECT * FROM idem_claim_many('{o2,o1}');
-SELECT * FROM idem_claim_many('{o2,o1}', NULL);
+SELECT key, status, response FROM idem_claim_many('{o2,o1}');
+SELECT key, status, response FROM idem_claim_many('{o2,o1}', NULL);
 BEGIN;
-SELECT * FROM idem_claim_many('{p,p}', scope => 'shop');
+SELECT key, status, response FROM idem_claim_many('{p,p}', scope => 'shop');
 SELECT idem_complete_many('{p}', '{1}', 'shop');
-SELECT * FROM idem_claim_many('{p,p}', scope => 'shop');
+SELECT key, status, response FROM idem_claim_many('{p,p}', scope => 'shop');
 COMMIT;
 -- left open, it stops the commit; and so does a statement alone
-SELECT * FROM idem_claim_many('{q1}') :fails
+SELECT key, status, response FROM idem_claim_many('{q1}') :fails
 -- completed all or none: not claimed, completed before, given twice
 BEGIN;
 SELECT status FROM idem_claim_many('{q1,q2}');
@@ -223,6 +223,40 @@ SELECT idem_complete('q3', '3');
 COMMIT;
 SELECT key, response FROM idem_keys WHERE key ~ '^q' ORDER BY key;
 
+-- a scope for each: the same key in two scopes is two keys
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{c,c,c,c,z,c}', ARRAY[
+	request('a''s', 1), request('b''s', 1), request('a''s', 1), request('b''s', 2), request('z', 1), request('c''s', 1)], '{a,b,a,b,"",c}'::text[]);
+SELECT key, status, response FROM idem_execute_many('place(jsonb)', '{c,c,c}', ARRAY[request('c''s', 1), request('b''s', 1), request('a''s', 1)], scopes => '{c,b,b}');
+SELECT scope, response ->> 'placed' AS placed FROM idem_keys WHERE key = 'c' ORDER BY scope;
+SELECT key, status, response ->> 'sqlstate' AS sqlstate FROM idem_execute_many('place(jsonb)', '{d,d,d}', ARRAY[request('d1', 1), request('d2', 0), request('d3', 1)], scopes => '{a,b,a b}');
+SELECT scope, key FROM idem_keys WHERE key = 'd' ORDER BY scope;
+SELECT count(*) FROM idem_execute_many('place(jsonb)', '{}', '{}', scopes => '{}');
+-- a literal is one for all
+SELECT status FROM idem_execute_many('place(jsonb)', '{t1,t2}', ARRAY[request('t1', 1), request('t2', 1)], '{a,b}');
+SELECT scope, key FROM idem_keys WHERE key ~ '^t\d' ORDER BY key;
+
+-- what comes along with each, and is not compared: the handler of that key gets it, also when it runs again, and nobody else
+CREATE FUNCTION tell(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF request = '0' THEN
+		RAISE 'zero';
+	END IF;
+	RETURN (SELECT jsonb_build_object('told', idem_context(), 'within', (SELECT response FROM idem_execute('tell_within(jsonb)', 'within ' || request::text, '1')), 'after', idem_context()));
+END $$;
+CREATE FUNCTION tell_within(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT coalesce(idem_context(), '"nothing"')$$;
+SELECT key, status, response - 'context' AS response FROM idem_execute_many('tell(jsonb)', '{v1,v2,v3,v4}', '{1,2,0,4}', '{"","","",""}', '{"{\"trace\": 1}",NULL,3,"[4]"}');
+SELECT key, status, response FROM idem_execute_many('tell(jsonb)', '{v1,v2}', '{1,2}', '{"",""}'::text[], '{"\"another\"",2}');
+SELECT key, status, response FROM idem_execute_many('tell(jsonb)', '{v5}', '{5}', scopes => '{""}', contexts => NULL);
+SELECT idem_context() IS NULL AS outside;
+
+-- until when each may be cached: not while it can be cancelled
+CREATE FUNCTION undo(jsonb) RETURNS void LANGUAGE sql AS '';
+CREATE TEMP TABLE cached AS SELECT * FROM idem_execute_many('place(jsonb)', '{r1,r2,r3,r1,r2,x,y,cancelled}', ARRAY[
+	request('r1', 1), request('r2', 1, $$SELECT idem_compensate_with('r2', 'undo(jsonb)', '1')$$), request('r3', 0), request('r1', 1),
+	request('r2', 1, $$SELECT idem_compensate_with('r2', 'undo(jsonb)', '1')$$), request('x', 3), request('y', 99), '1']);
+SELECT c.key, c.status, cacheable_until = expires_at AS as_long FROM cached AS c LEFT JOIN idem_keys AS k ON k.key = c.key AND scope = '' ORDER BY c.ctid;
+SELECT m.key, m.status, m.cacheable_until = c.cacheable_until AS as_long FROM idem_claim_many('{r1,r2,x,cancelled}') AS m LEFT JOIN cached AS c ON c.key = m.key AND c.status IN ('executed', 'completed') AND c.key <> 'r2' GROUP BY 1, 2, 3 ORDER BY 1;
+
 -- bad input, and nothing changed
 SELECT idem_execute_many(NULL, '{bad}', '{1}') :fails
 SELECT idem_execute_many('request(text, int, text)', '{bad}', '{1}') :fails
@@ -237,7 +271,19 @@ SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{1,NULL}') :fails
 SELECT idem_execute_many('place(jsonb)', '{{bad},{worse}}', '{1,2}') :fails
 SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{{1},{2}}') :fails
 SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', NULL) :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', '{a}', '{1,2}') :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', '{a}', '{{1}}') :fails
 SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', repeat('x', 256)) :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', scopes => NULL) :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', scopes => '{}') :fails
+SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{1,2}', scopes => '{a,b,c}') :fails
+SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{1,2}', scopes => '{{a},{b}}') :fails
+SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{1,2}', scopes => '{a,NULL}') :fails
+SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{1,2}', ARRAY['a', repeat('x', 256)]) :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', array_fill('a'::text, '{501}')) :fails
+SELECT idem_execute_many('place(jsonb)', '{bad,""}', '{1,2}', scopes => '{a,b}') :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{NULL}', scopes => '{a}') :fails
+SELECT idem_execute_many('request(text, int, text)', '{bad}', '{1}', scopes => '{a}') :fails
 SELECT idem_claim_many(NULL) :fails
 SELECT idem_claim_many('{bad,NULL}') :fails
 SELECT idem_claim_many('{bad,worse}', '{1}') :fails
@@ -252,6 +298,9 @@ BEGIN READ ONLY;
 SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}') :fails
 ROLLBACK;
 BEGIN READ ONLY;
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', scopes => '{a}') :fails
+ROLLBACK;
+BEGIN READ ONLY;
 SELECT idem_claim_many('{bad}') :fails
 ROLLBACK;
 BEGIN READ ONLY;
@@ -259,6 +308,7 @@ SELECT idem_complete_many('{bad}', '{1}') :fails
 ROLLBACK;
 SELECT count(*) FROM orders WHERE item = 'bad';
 SELECT status FROM idem_status('bad');
+SELECT count(*) FROM idem_keys WHERE key IN ('bad', 'worse');
 
 SELECT * FROM idem_verify();
 \c :home

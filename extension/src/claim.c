@@ -412,6 +412,16 @@ claim_unlock(const IdemKey *key)
 }
 
 /*
+ * Until when the response of a completed key may be cached; DT_NOBEGIN: not at
+ * all, for it may still be cancelled.
+ */
+TimestampTz
+claim_cacheable_until(const KeyRow *row)
+{
+	return row->fate == FATE_HELD ? DT_NOBEGIN : row->expires_at;
+}
+
+/*
  * An idem_claim_result (status, response, attempt, token, checkpoint,
  * cacheable_until).
  */
@@ -440,9 +450,8 @@ claim_answer(ClaimAnswer answer, const KeyRow *row)
 	{
 		values[1] = row->response;
 		nulls[1] = false;
-		/* not while it may still be cancelled */
-		values[5] = TimestampTzGetDatum(row->expires_at);
-		nulls[5] = row->fate == FATE_HELD;
+		values[5] = TimestampTzGetDatum(claim_cacheable_until(row));
+		nulls[5] = TIMESTAMP_IS_NOBEGIN(claim_cacheable_until(row));
 	}
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
@@ -674,63 +683,64 @@ claim_add_handler(const IdemKey *key, Handler *handler, int64 deadline)
  * two.  False if it was forgotten meanwhile.
  */
 static bool
-complete_takeover(const Claim *claim, Datum response)
+complete_takeover(const Claim *claim, Datum response, KeyRow *row)
 {
 	const ClaimInfo *info = &claim->info;
-	KeyRow		row;
 
 	key_store_hold();
-	if (!key_store_find(&claim->key, &row) || row.fate != FATE_LEASED ||
-		row.expires_at <= GetCurrentTimestamp())
+	if (!key_store_find(&claim->key, row) || row->fate != FATE_LEASED ||
+		row->expires_at <= GetCurrentTimestamp())
 		return false;
 
-	row.claimed_at = info->claimed_at;
-	row.attempt++;
-	keep_fingerprint(&row, info);
+	row->claimed_at = info->claimed_at;
+	row->attempt++;
+	keep_fingerprint(row, info);
 	if (info->handlers != NULL)
-		row.handlers = handlers_to_jsonb(row.handlers, info->handlers);
+		row->handlers = handlers_to_jsonb(row->handlers, info->handlers);
 	if (info->deadline > 0)
-		row.deadline = Min(row.deadline, GetCurrentTimestamp() + info->deadline);
-	lease_settle(&row, response, info->ttl);
-	key_store_update(&claim->key, &row);
+		row->deadline = Min(row->deadline, GetCurrentTimestamp() + info->deadline);
+	lease_settle(row, response, info->ttl);
+	key_store_update(&claim->key, row);
 	return true;
 }
 
 static void
-insert_completed(const Claim *claim, Datum response)
+insert_completed(const Claim *claim, Datum response, KeyRow *row)
 {
 	const ClaimInfo *info = &claim->info;
-	KeyRow		row;
 
-	row.claimed_at = info->claimed_at;
-	row.life = info->life;
-	row.attempt = 1;
-	row.has_fingerprint = info->has_fingerprint;
-	memcpy(row.fingerprint, info->fingerprint, FINGERPRINT_BYTES);
-	row.response = response;
-	row.fate = FATE_NONE;
+	row->claimed_at = info->claimed_at;
+	row->life = info->life;
+	row->attempt = 1;
+	row->has_fingerprint = info->has_fingerprint;
+	memcpy(row->fingerprint, info->fingerprint, FINGERPRINT_BYTES);
+	row->response = response;
+	row->fate = FATE_NONE;
 	if (info->handlers != NULL)
 	{
-		row.fate = FATE_HELD;
-		row.handlers = handlers_to_jsonb((Datum) 0, info->handlers);
-		row.answer = (Datum) 0;
-		row.deadline = info->deadline == 0 ? DT_NOEND :
+		row->fate = FATE_HELD;
+		row->handlers = handlers_to_jsonb((Datum) 0, info->handlers);
+		row->answer = (Datum) 0;
+		row->deadline = info->deadline == 0 ? DT_NOEND :
 			GetCurrentTimestamp() + info->deadline;
 	}
-	key_store_insert(&claim->key, &row, info->ttl);
+	key_store_insert(&claim->key, row, info->ttl);
 }
 
 /*
- * Store the response of a key that this transaction has claimed.
+ * Store the response of a key that this transaction has claimed; until when it
+ * may be cached.
  */
-void
+TimestampTz
 claim_complete(const IdemKey *key, Datum response)
 {
 	Claim	   *claim = require_claim(key);
+	KeyRow		row;
 
-	if (!claim->info.takeover || !complete_takeover(claim, response))
-		insert_completed(claim, response);
+	if (!claim->info.takeover || !complete_takeover(claim, response, &row))
+		insert_completed(claim, response, &row);
 	change_state(claim, CLAIM_COMPLETED);
+	return claim_cacheable_until(&row);
 }
 
 Datum
@@ -748,7 +758,7 @@ idem_complete(PG_FUNCTION_ARGS)
 				 errhint("Pass 'null'::jsonb to store a JSON null.")));
 	idem_require_writable("idem_complete()");
 	if (PG_ARGISNULL(3))
-		claim_complete(&key, PG_GETARG_DATUM(1));
+		(void) claim_complete(&key, PG_GETARG_DATUM(1));
 	else
 		lease_complete(&key, PG_GETARG_INT64(3), PG_GETARG_DATUM(1));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));

@@ -38,7 +38,8 @@ typedef struct ClaimTerms
 
 extern ClaimAnswer claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row);
 extern const char *claim_answer_name(ClaimAnswer answer);
-extern void claim_complete(const IdemKey *key, Datum response);
+extern TimestampTz claim_complete(const IdemKey *key, Datum response);
+extern TimestampTz claim_cacheable_until(const KeyRow *row);
 extern void claim_release(const IdemKey *key);
 extern ClaimState claim_state(const IdemKey *key);
 extern bool claim_lock(const IdemKey *key, int wait_ms);

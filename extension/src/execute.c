@@ -29,10 +29,13 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(idem_execute);
 PG_FUNCTION_INFO_V1(idem_execute_many);
+PG_FUNCTION_INFO_V1(idem_execute_many_scopes);
+PG_FUNCTION_INFO_V1(idem_context);
 
 #define STATUS_EXECUTED "executed"
 #define STATUS_FAILED "failed"
@@ -43,6 +46,7 @@ typedef struct Execution
 	FmgrInfo	function;
 	const char *name;			/* its signature is name(jsonb) */
 	const IdemKey *key;			/* that it works on */
+	Jsonb	   *context;		/* what came along with the request, or NULL */
 } Execution;
 
 static void
@@ -78,10 +82,11 @@ execution_begin(Execution *execution, FunctionCallInfo fcinfo, int handler_arg, 
 
 /*
  * Do the work of a key that is claimed, and complete it; the response, as
- * stored.
+ * stored, and until when it may be cached.
  */
 static Datum
-execute(Execution *execution, const IdemKey *key, Jsonb *request)
+execute(Execution *execution, const IdemKey *key, Jsonb *request, Jsonb *came_along,
+		TimestampTz *cacheable_until)
 {
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
@@ -92,6 +97,7 @@ execute(Execution *execution, const IdemKey *key, Jsonb *request)
 	bool		isnull;
 
 	execution->key = key;
+	execution->context = came_along;
 	error_context_stack = &context;
 	CHECK_FOR_INTERRUPTS();
 
@@ -108,13 +114,14 @@ execute(Execution *execution, const IdemKey *key, Jsonb *request)
 				 errhint("Return 'null'::jsonb for a JSON null.")));
 	response = JsonbPGetDatum(DatumGetJsonbP(response));
 	PopActiveSnapshot();
-	claim_complete(key, response);
+	*cacheable_until = claim_complete(key, response);
 	error_context_stack = context.previous;
 	return response;
 }
 
 /*
- * (handler, key, request, scope, ttl) -> idem_execute_result (status, response)
+ * (handler, key, request, scope, ttl) ->
+ * idem_execute_result (status, response, cacheable_until)
  */
 Datum
 idem_execute(PG_FUNCTION_ARGS)
@@ -124,9 +131,10 @@ idem_execute(PG_FUNCTION_ARGS)
 	ClaimTerms	terms = {0};
 	ClaimAnswer answer;
 	KeyRow		row;
+	TimestampTz cacheable_until = DT_NOBEGIN;
 	TupleDesc	desc;
-	Datum		values[2];
-	bool		nulls[2] = {false};
+	Datum		values[3];
+	bool		nulls[3] = {false};
 	HeapTuple	tuple;
 
 	key_from_args(fcinfo, 1, 3, &key);
@@ -147,14 +155,18 @@ idem_execute(PG_FUNCTION_ARGS)
 	if (answer == ANSWER_CLAIMED)
 	{
 		values[0] = CStringGetTextDatum(STATUS_EXECUTED);
-		values[1] = execute(&execution, &key, terms.request);
+		values[1] = execute(&execution, &key, terms.request, NULL, &cacheable_until);
 	}
 	else
 	{
 		values[0] = CStringGetTextDatum(claim_answer_name(answer));
 		nulls[1] = answer != ANSWER_COMPLETED;
 		values[1] = nulls[1] ? (Datum) 0 : row.response;
+		if (answer == ANSWER_COMPLETED)
+			cacheable_until = claim_cacheable_until(&row);
 	}
+	values[2] = TimestampTzGetDatum(cacheable_until);
+	nulls[2] = TIMESTAMP_IS_NOBEGIN(cacheable_until);
 
 	desc = lookup_rowtype_tupdesc(idem_tables()->execute_result, -1);
 	tuple = heap_form_tuple(desc, values, nulls);
@@ -241,7 +253,8 @@ run_items(Execution *execution, ManyItem *items, int from, int to)
 				Datum		response;
 
 				MemoryContextSwitchTo(item_context);
-				response = execute(execution, &item->key, item->value);
+				response = execute(execution, &item->key, item->value, item->context,
+								   &item->cacheable_until);
 				MemoryContextSwitchTo(context);
 				item->response = datumCopy(response, false, -1);
 				MemoryContextReset(item_context);
@@ -260,6 +273,7 @@ run_items(Execution *execution, ManyItem *items, int from, int to)
 		items[at].claimed = false;
 		items[at].status = STATUS_FAILED;
 		items[at].response = failure(error);
+		items[at].cacheable_until = DT_NOBEGIN; /* it may have succeeded before */
 		FreeErrorData(error);
 
 		/* what the function has kept for its next call may be of what was rolled back */
@@ -274,14 +288,12 @@ run_items(Execution *execution, ManyItem *items, int from, int to)
 }
 
 /*
- * (handler, keys, requests, scope) -> setof idem_many_result
+ * (handler, keys, requests, ...), and the items of these.
  */
-Datum
-idem_execute_many(PG_FUNCTION_ARGS)
+static void
+execute_many(FunctionCallInfo fcinfo, ManyItem *items, int count)
 {
 	Execution	execution;
-	int			count;
-	ManyItem   *items = many_items(fcinfo, 1, "requests", true, &count);
 	int			from = 0;
 	int			to = count;
 
@@ -315,8 +327,58 @@ idem_execute_many(PG_FUNCTION_ARGS)
 			item->status = item->first->claimed ?
 				claim_answer_name(ANSWER_COMPLETED) : item->first->status;
 			item->response = item->first->response;
+			item->cacheable_until = item->first->cacheable_until;
 		}
 	}
 	many_answer(fcinfo, items, count);
+}
+
+/*
+ * (handler, keys, requests, scope) -> setof idem_many_result
+ */
+Datum
+idem_execute_many(PG_FUNCTION_ARGS)
+{
+	int			count;
+	ManyItem   *items = many_items(fcinfo, 1, "requests", true, &count);
+
+	many_set_scope(fcinfo, 3, items, count);
+	execute_many(fcinfo, items, count);
 	return (Datum) 0;
+}
+
+/*
+ * (handler, keys, requests, scopes, contexts) -> setof idem_many_result
+ */
+Datum
+idem_execute_many_scopes(PG_FUNCTION_ARGS)
+{
+	int			count;
+	ManyItem   *items = many_items(fcinfo, 1, "requests", true, &count);
+
+	many_set_scopes(fcinfo, 3, items, count);
+	many_set_contexts(fcinfo, 4, items, count);
+	execute_many(fcinfo, items, count);
+	return (Datum) 0;
+}
+
+/*
+ * () -> jsonb, of the handler that calls it: the innermost one that runs, and
+ * that is to be found where an error would find it.
+ */
+Datum
+idem_context(PG_FUNCTION_ARGS)
+{
+	for (const ErrorContextCallback *each = error_context_stack; each != NULL; each = each->previous)
+	{
+		if (each->callback == add_context)
+		{
+			const Execution *execution = each->arg;
+
+			if (execution->context == NULL)
+				break;
+			PG_RETURN_JSONB_P(execution->context);
+		}
+	}
+	PG_RETURN_NULL();
 }

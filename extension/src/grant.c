@@ -36,7 +36,9 @@ static const struct
 		"%1$s.idem_checkpoint(pg_catalog.text, pg_catalog.int8, pg_catalog.text, pg_catalog.jsonb, pg_catalog.text)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_execute(pg_catalog.regprocedure, pg_catalog.text, pg_catalog.jsonb, "
 		"pg_catalog.text, pg_catalog.interval)", APP | DBA},
-	{"EXECUTE", "ROUTINE %1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text)", APP | DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text), "
+		"%1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text[], pg_catalog.jsonb[]), "
+		"%1$s.idem_context()", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_claim_many(pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text), "
 		"%1$s.idem_complete_many(pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_compensate_with(pg_catalog.text, pg_catalog.regprocedure, pg_catalog.jsonb, "

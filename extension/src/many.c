@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(idem_claim_many);
 PG_FUNCTION_INFO_V1(idem_complete_many);
@@ -21,10 +22,19 @@ PG_FUNCTION_INFO_V1(idem_complete_many);
 /* each claim is a lock, and the server's table of these has an end */
 #define MANY_MAX 500
 
+/* the element of an array argument that is looked at */
+typedef struct Element
+{
+	const char *array;
+	int			position;
+} Element;
+
 static void
 add_element(void *arg)
 {
-	errcontext("element %d of keys", *(const int *) arg);
+	const Element *element = arg;
+
+	errcontext("element %d of %s", element->position, element->array);
 }
 
 /*
@@ -62,7 +72,25 @@ elements(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
 }
 
 /*
- * The arguments (keys, values, scope) from keys_arg on, checked.
+ * The same of an array that has one for each key.
+ */
+static void
+elements_each(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, int count,
+			  Datum **values, bool **nulls)
+{
+	int			found = elements(fcinfo, arg, name, type, values, nulls);
+
+	if (found != count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("keys and %s differ in length", name),
+				 errdetail("There are %d keys and %d %s.", count, found, name),
+				 errhint("Pass an element of %s for each key, in the same order.", name)));
+}
+
+/*
+ * The arguments (keys, values) from keys_arg on, checked; their scopes are
+ * still to be set.
  */
 ManyItem *
 many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
@@ -74,47 +102,101 @@ many_items(FunctionCallInfo fcinfo, int keys_arg, const char *values_name,
 	Datum	   *values = NULL;
 	bool	   *no_value = NULL;
 	ManyItem   *items;
-	IdemKey		key;
-	int			position = 0;
+	Element		element = {.array = "keys"};
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
 		.callback = add_element,
-		.arg = &position
+		.arg = &element
 	};
 
 	*count = elements(fcinfo, keys_arg, "keys", TEXTOID, &names, &no_name);
 	if (have_values)
-	{
-		int			value_count = elements(fcinfo, keys_arg + 1, values_name, JSONBOID, &values, &no_value);
+		elements_each(fcinfo, keys_arg + 1, values_name, JSONBOID, *count, &values, &no_value);
 
-		if (value_count != *count)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("keys and %s differ in length", values_name),
-					 errdetail("There are %d keys and %d %s.", *count, value_count, values_name),
-					 errhint("Pass an element of %s for each key, in the same order.", values_name)));
-	}
-
-	key_set_scope(PG_ARGISNULL(keys_arg + 2) ? NULL : PG_GETARG_TEXT_PP(keys_arg + 2), &key);
 	items = palloc0(*count * sizeof(ManyItem));
 	for (int i = 0; i < *count; i++)
 	{
-		position = i + 1;
+		element.position = i + 1;
 		error_context_stack = &context;
-		key_set_name(no_name[i] ? NULL : DatumGetTextPP(names[i]), &key);
+		key_set_name(no_name[i] ? NULL : DatumGetTextPP(names[i]), &items[i].key);
 		error_context_stack = context.previous;
 
 		if (have_values && no_value[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s must not contain NULL", values_name),
-					 errdetail("Element %d is NULL.", position),
+					 errdetail("Element %d is NULL.", i + 1),
 					 errhint("Pass 'null'::jsonb for a JSON null.")));
-		items[i].key = key;
 		items[i].name = names[i];
 		items[i].value = have_values ? DatumGetJsonbP(values[i]) : NULL;
+		items[i].cacheable_until = DT_NOBEGIN;
 	}
 	return items;
+}
+
+/*
+ * One scope for all of them.
+ */
+void
+many_set_scope(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count)
+{
+	IdemKey		key;
+
+	key_set_scope(PG_ARGISNULL(arg) ? NULL : PG_GETARG_TEXT_PP(arg), &key);
+	for (int i = 0; i < count; i++)
+	{
+		items[i].key.scope = key.scope;
+		items[i].key.scope_len = key.scope_len;
+	}
+}
+
+/*
+ * Or one for each.
+ */
+void
+many_set_scopes(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count)
+{
+	Datum	   *scopes;
+	bool	   *no_scope;
+	Element		element = {.array = "scopes"};
+	ErrorContextCallback context = {
+		.previous = error_context_stack,
+		.callback = add_element,
+		.arg = &element
+	};
+
+	elements_each(fcinfo, arg, "scopes", TEXTOID, count, &scopes, &no_scope);
+	error_context_stack = &context;
+	for (int i = 0; i < count; i++)
+	{
+		element.position = i + 1;
+		key_set_scope(no_scope[i] ? NULL : DatumGetTextPP(scopes[i]), &items[i].key);
+	}
+	error_context_stack = context.previous;
+}
+
+/*
+ * What comes along with each request, if anything does.
+ */
+void
+many_set_contexts(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count)
+{
+	Datum	   *contexts;
+	bool	   *no_context;
+
+	if (PG_ARGISNULL(arg))
+		return;
+	elements_each(fcinfo, arg, "contexts", JSONBOID, count, &contexts, &no_context);
+	for (int i = 0; i < count; i++)
+		items[i].context = no_context[i] ? NULL : DatumGetJsonbP(contexts[i]);
+}
+
+static int
+compare_bytes(const char *a, int a_len, const char *b, int b_len)
+{
+	int			order = memcmp(a, b, Min(a_len, b_len));
+
+	return order != 0 ? order : a_len - b_len;
 }
 
 static int
@@ -126,9 +208,9 @@ compare_items(const void *a, const void *b)
 
 	if (x->key.digest != y->key.digest)
 		return x->key.digest < y->key.digest ? -1 : 1;
-	order = memcmp(x->key.key, y->key.key, Min(x->key.key_len, y->key.key_len));
+	order = compare_bytes(x->key.key, x->key.key_len, y->key.key, y->key.key_len);
 	if (order == 0)
-		order = x->key.key_len - y->key.key_len;
+		order = compare_bytes(x->key.scope, x->key.scope_len, y->key.scope, y->key.scope_len);
 	if (order == 0)
 		order = x < y ? -1 : 1; /* as they were given */
 	return order;
@@ -187,12 +269,15 @@ many_claim(ManyItem *items, int count)
 		if (item->claimed)
 			claimed = item;
 		else if (answer == ANSWER_COMPLETED)
+		{
 			item->response = row.response;
+			item->cacheable_until = claim_cacheable_until(&row);
+		}
 	}
 }
 
 /*
- * As an idem_many_result (key, status, response) each.
+ * As an idem_many_result (key, status, response, cacheable_until) each.
  */
 void
 many_answer(FunctionCallInfo fcinfo, const ManyItem *items, int count)
@@ -202,8 +287,11 @@ many_answer(FunctionCallInfo fcinfo, const ManyItem *items, int count)
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < count; i++)
 	{
-		Datum		values[3] = {items[i].name, CStringGetTextDatum(items[i].status), items[i].response};
-		bool		nulls[3] = {false, false, items[i].response == 0};
+		const ManyItem *item = &items[i];
+		Datum		values[4] = {item->name, CStringGetTextDatum(item->status), item->response,
+		TimestampTzGetDatum(item->cacheable_until)};
+		bool		nulls[4] = {false, false, item->response == 0,
+		TIMESTAMP_IS_NOBEGIN(item->cacheable_until)};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
@@ -218,6 +306,7 @@ idem_claim_many(PG_FUNCTION_ARGS)
 	int			count;
 	ManyItem   *items = many_items(fcinfo, 0, "requests", false, &count);
 
+	many_set_scope(fcinfo, 2, items, count);
 	idem_require_writable("idem_claim_many()");
 	many_claim(items, count);
 	for (int i = 0; i < count; i++)
@@ -236,11 +325,12 @@ idem_complete_many(PG_FUNCTION_ARGS)
 	int			count;
 	ManyItem   *items = many_items(fcinfo, 0, "responses", true, &count);
 
+	many_set_scope(fcinfo, 2, items, count);
 	idem_require_writable("idem_complete_many()");
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		claim_complete(&items[i].key, JsonbPGetDatum(items[i].value));
+		(void) claim_complete(&items[i].key, JsonbPGetDatum(items[i].value));
 	}
 	PG_RETURN_INT32(count);
 }

@@ -31,8 +31,7 @@ std::string sql_of(PGconn* connection, std::string_view handler, std::string_vie
 std::string sql_of(PGconn* connection, std::string_view handler, std::span<const execute_item> items,
                    const execute_options& options) {
     const auto quote = [connection](std::string_view text) { return detail::quote(connection, text); };
-    return detail::execute_many_sql(quote(handler), detail::execute_list(items, &execute_item::key, quote),
-                                    detail::execute_list(items, &execute_item::request, quote), quote(options.scope));
+    return detail::execute_many_sql(handler, items, options, quote);
 }
 
 std::vector<execution> read(const result& rows) {
@@ -90,9 +89,11 @@ std::vector<execution> until_known(client& on, const std::function<std::string(P
 
 std::string_view to_string(execute_status status) noexcept { return statuses[static_cast<std::size_t>(status)]; }
 
-execution::execution(execute_status status, std::optional<std::string> response, std::optional<error> failure)
+execution::execution(execute_status status, std::optional<std::string> response,
+                     std::optional<std::string> cacheable_until, std::optional<error> failure)
     : status_{status},
       response_{std::move(response)},
+      cacheable_until_{std::move(cacheable_until)},
       failure_{std::move(failure)} {}
 
 const std::string& execution::response() const {
@@ -141,15 +142,21 @@ namespace detail {
 
 std::string execute_sql(std::string_view handler, std::string_view key, std::string_view request,
                         std::string_view scope, const execute_options& options) {
-    return "SELECT status, response FROM " +
+    return "SELECT status, response, cacheable_until FROM " +
            call_sql("idem_execute", {handler, key, request, scope, interval_sql(options.ttl)});
 }
 
+std::string array_sql(std::string_view elements, std::string_view type) {
+    return "ARRAY[" + std::string{elements} + "]::" + std::string{type} + "[]";
+}
+
 std::string execute_many_sql(std::string_view handler, std::string_view keys, std::string_view requests,
-                             std::string_view scope) {
-    return "SELECT status, response, response->>'sqlstate', response->>'message' FROM " +
-           call_sql("idem_execute_many", {handler, "ARRAY[" + std::string{keys} + "]::text[]",
-                                          "ARRAY[" + std::string{requests} + "]::jsonb[]", scope});
+                             std::string_view scope, std::string_view contexts) {
+    std::string sql =
+        "SELECT status, response, cacheable_until, response->>'sqlstate', response->>'message' FROM " +
+        call_sql("idem_execute_many", {handler, array_sql(keys, "text"), array_sql(requests, "jsonb"), scope});
+    if (!contexts.empty()) sql.insert(sql.size() - 1, "," + std::string{contexts});
+    return sql;
 }
 
 execute_status parse_execute_status(std::string_view text) {

@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(162);
+SELECT plan(170);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -29,6 +29,11 @@ SELECT results_eq($$SELECT status FROM idem_execute('regress_idem_do(jsonb)', 'e
 SELECT lives_ok($$SELECT idem_execute('regress_idem_do(jsonb)', 'e1', '1')$$, 'idem_execute as a scalar');
 SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1,e2}', '{1,2}')$$, '{completed,executed}'::text[], 'idem_execute_many of 3 literals');
 SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1}', '{1}', 's')$$, '{executed}'::text[], 'of 4');
+SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1}', '{1}', '{s,t}')$$, '{executed}'::text[], 'of 4, the last always a text');
+SELECT results_eq($$SELECT scope COLLATE "default" FROM idem_keys WHERE key = 'e1' AND scope <> '' ORDER BY 1$$, '{s,"{s,t}"}'::text[], '... also if it looks like an array');
+SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1,e1}', '{1,2}', '{s,t}'::text[])$$, '{completed,executed}'::text[], 'with scopes');
+SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1,e2}', '{1,2}', '{s,t}'::text[], '{1,NULL}')$$, '{completed,executed}'::text[], 'and contexts');
+SELECT is(idem_context(), NULL, 'idem_context');
 SELECT results_eq($$SELECT status FROM idem_claim_many('{e3,e4}')$$, '{claimed,claimed}'::text[], 'idem_claim_many of 1 literal');
 SELECT results_eq($$SELECT status FROM idem_claim_many('{e5}', '{1}')$$, '{claimed}'::text[], 'of 2');
 SELECT results_eq($$SELECT status FROM idem_claim_many('{e3}', NULL, 's')$$, '{claimed}'::text[], 'of 3');
@@ -137,6 +142,10 @@ SELECT results_eq($$EXECUTE executing ('regress_idem_do(jsonb)', 'pe', '1', '', 
 PREPARE executing_many AS SELECT status FROM idem_execute_many($1, $2, $3, $4);
 SELECT is(pg_temp.parameters('executing_many'), '{regprocedure,text[],jsonb[],text}', 'idem_execute_many of untyped parameters');
 SELECT results_eq($$EXECUTE executing_many ('regress_idem_do(jsonb)', '{pe,pf}', '{1,2}', '')$$, '{completed,executed}'::text[], '... executed');
+PREPARE executing_scopes AS SELECT status FROM idem_execute_many($1, $2, $3, scopes => $4);
+SELECT is(pg_temp.parameters('executing_scopes'), '{regprocedure,text[],jsonb[],text[]}', 'with scopes, of untyped parameters');
+PREPARE executing_contexts AS SELECT status FROM idem_execute_many($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('executing_contexts'), '{regprocedure,text[],jsonb[],text[],jsonb[]}', 'with contexts, of untyped parameters');
 PREPARE claim_many AS SELECT status FROM idem_claim_many($1, $2, $3);
 SELECT is(pg_temp.parameters('claim_many'), '{text[],jsonb[],text}', 'idem_claim_many of untyped parameters');
 SELECT results_eq($$EXECUTE claim_many ('{pe,pg}', '{1,2}', '')$$, '{completed,claimed}'::text[], '... executed');
@@ -215,6 +224,7 @@ SELECT results_eq($$SELECT status FROM idem_claim(scope => 'n', lease => NULL, t
 	'{claimed}'::text[], 'idem_claim by name');
 SELECT results_eq($$SELECT status FROM idem_execute(ttl => '1 h', scope => 'n', request => '1', key => 'ne', handler => 'regress_idem_do(jsonb)')$$, '{executed}'::text[], 'idem_execute by name');
 SELECT results_eq($$SELECT status FROM idem_execute_many(scope => 'n', requests => '{1}', keys => '{ne}', handler => 'regress_idem_do(jsonb)')$$, '{completed}'::text[], 'idem_execute_many by name');
+SELECT results_eq($$SELECT status FROM idem_execute_many(scopes => '{n}', requests => '{1}', keys => '{ne}', handler => 'regress_idem_do(jsonb)')$$, '{completed}'::text[], 'with scopes by name');
 SELECT results_eq($$SELECT status FROM idem_claim_many(scope => 'n', requests => '{1}', keys => '{nf}')$$, '{claimed}'::text[], 'idem_claim_many by name');
 SELECT results_eq($$SELECT idem_complete_many(scope => 'n', responses => '{1}', keys => '{nf}')$$, '{1}'::int[], 'idem_complete_many by name');
 SELECT lives_ok($$SELECT idem_compensate_with(token => NULL, deadline => '1 h', scope => 'n', args => '1', handler => 'regress_idem_undo(jsonb)', key => 'n1')$$, 'idem_compensate_with by name');

@@ -1,6 +1,6 @@
 -- Every comment is there, and names the errors: it is the manual at hand.
 BEGIN;
-SELECT plan(47);
+SELECT plan(48);
 
 -- SQLSTATEs in the comment, in order
 CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
@@ -8,7 +8,7 @@ CREATE FUNCTION pg_temp.named(comment text) RETURNS text[] LANGUAGE sql AS $$
 	FROM regexp_matches(comment, '\m(ID\d{3}|[0-9][0-9A-Z]\d\d\d|\d\dP\d\d)\M', 'g') AS m
 $$;
 CREATE FUNCTION pg_temp.errors(function text) RETURNS text[] LANGUAGE sql AS $$
-	SELECT pg_temp.named(obj_description(function::regproc, 'pg_proc'))
+	SELECT pg_temp.named(obj_description(CASE WHEN function ~ '\(' THEN function::regprocedure ELSE function::regproc END, 'pg_proc'))
 $$;
 
 SELECT is_empty($$
@@ -57,7 +57,8 @@ SELECT is(pg_temp.errors('idem_status'), '{25006,40001,ID005,ID006}', 'of idem_s
 SELECT is(pg_temp.errors('idem_evict'), '{25006,40001,55000,55P03,ID002,ID003,ID005,ID006}', 'of idem_evict');
 SELECT is(pg_temp.errors('idem_digest'), '{ID005,ID006}', 'of idem_digest');
 SELECT is(pg_temp.errors('idem_execute'), '{22004,25006,40001,40P01,ID002,ID005,ID006,ID007,ID015}', 'of idem_execute');
-SELECT is(pg_temp.errors('idem_execute_many'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many');
+SELECT is(pg_temp.errors('idem_execute_many(regprocedure,text[],jsonb[],text)'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many');
+SELECT is(pg_temp.errors('idem_execute_many(regprocedure,text[],jsonb[],text[],jsonb[])'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many with scopes');
 SELECT is(pg_temp.errors('idem_claim_many'), '{22004,22023,25006,40001,53200,ID002,ID004,ID005,ID006}', 'of idem_claim_many');
 SELECT is(pg_temp.errors('idem_complete_many'), '{22004,22023,25006,ID001,ID003,ID005,ID006}', 'of idem_complete_many');
 SELECT is(pg_temp.errors('idem_compensate_with'), '{22004,25006,40001,55P03,ID001,ID002,ID003,ID005,ID006,ID007,ID015,ID017}', 'of idem_compensate_with');

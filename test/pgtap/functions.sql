@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(47);
+SELECT plan(49);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -11,7 +11,7 @@ CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	                 CASE WHEN prosecdef THEN 'SECURITY DEFINER' END, CASE WHEN proleakproof THEN 'LEAKPROOF' END,
 	                 proconfig::text)
 	FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
-	WHERE p.oid = name::regproc
+	WHERE p.oid = CASE WHEN name ~ '\(' THEN name::regprocedure ELSE name::regproc END
 $$;
 
 SELECT is(pg_temp.contract('idem_claim'),
@@ -40,13 +40,16 @@ SELECT is(pg_temp.contract('idem_digest'),
 SELECT is(pg_temp.contract('idem_execute'),
 	'(handler regprocedure, key text, request jsonb, scope text DEFAULT ''''::text, ttl interval DEFAULT NULL::interval'
 	') -> idem_execute_result / C VOLATILE PARALLEL UNSAFE', 'idem_execute');
-SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'status text, response jsonb', 'idem_execute_result')
+SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'status text, response jsonb, cacheable_until timestamp with time zone', 'idem_execute_result')
 	FROM pg_attribute WHERE attrelid = 'idem_execute_result'::regclass;
-SELECT is(pg_temp.contract('idem_execute_many'),
+SELECT is(pg_temp.contract('idem_execute_many(regprocedure,text[],jsonb[],text)'),
 	'(handler regprocedure, keys text[], requests jsonb[], scope text DEFAULT ''''::text'
 	') -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'idem_execute_many');
-SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'key text, status text, response jsonb', 'idem_many_result')
+SELECT is(pg_temp.contract('idem_execute_many(regprocedure,text[],jsonb[],text[],jsonb[])'),
+	'(handler regprocedure, keys text[], requests jsonb[], scopes text[], contexts jsonb[] DEFAULT NULL::jsonb[]) -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'with scopes');
+SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'key text, status text, response jsonb, cacheable_until timestamp with time zone', 'idem_many_result')
 	FROM pg_attribute WHERE attrelid = 'idem_many_result'::regclass;
+SELECT is(pg_temp.contract('idem_context'), '() -> jsonb / C VOLATILE PARALLEL RESTRICTED', 'idem_context');
 SELECT is(pg_temp.contract('idem_claim_many'),
 	'(keys text[], requests jsonb[] DEFAULT NULL::jsonb[], scope text DEFAULT ''''::text'
 	') -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'idem_claim_many');
@@ -107,9 +110,9 @@ SELECT is(pg_temp.contract('idem_stats_reset'), '() -> void / C VOLATILE PARALLE
 SELECT is(pg_temp.contract('idem_grant'),
 	'(role name, profile text) -> void / C VOLATILE PARALLEL UNSAFE', 'idem_grant');
 
-SELECT is_empty($$
-	SELECT proname FROM pg_proc WHERE proname LIKE 'idem\_%' GROUP BY proname HAVING count(*) > 1
-$$, 'no function is overloaded');
+SELECT results_eq($$
+	SELECT proname, count(*)::int FROM pg_proc WHERE proname LIKE 'idem\_%' GROUP BY proname HAVING count(*) > 1
+$$, $$VALUES ('idem_execute_many'::name, 2)$$, 'no other function is overloaded');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure, t.typname FROM pg_proc AS p, unnest(proargtypes) AS a JOIN pg_type AS t ON t.oid = a
 	WHERE proname LIKE 'idem\_%' AND (typtype = 'p' OR typname IN ('varchar', 'bpchar', 'json') OR provariadic <> 0)

@@ -13,7 +13,7 @@ SELECT lives_ok($$SELECT idem_grant('regress_idem_app', 'app'), idem_grant('regr
 CREATE VIEW pg_temp.may AS
 	SELECT r.rolname::text AS role, a.object, a.privilege
 	FROM (
-		SELECT objid::regproc::text AS object, privilege, 'has_function_privilege(name,oid,text)'::regprocedure AS test, objid
+		SELECT (SELECT proname::text FROM pg_proc WHERE oid = objid) AS object, privilege, 'has_function_privilege(name,oid,text)'::regprocedure AS test, objid
 		FROM pg_depend, unnest('{EXECUTE}'::text[]) AS privilege
 		WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'idem') AND classid = 'pg_proc'::regclass
 		UNION ALL
@@ -24,18 +24,18 @@ CREATE VIEW pg_temp.may AS
 	WHERE CASE test WHEN 'has_function_privilege(name,oid,text)'::regprocedure THEN has_function_privilege(r.rolname, objid, privilege)
 	                ELSE has_table_privilege(r.rolname, objid, privilege) END;
 
-SELECT is(count(*), 50 + 33 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
+SELECT is(count(*), 52 + 33 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
 SELECT is_empty($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_nobody'$$, 'PUBLIC may do nothing');
-SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_context', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'), ('idem_incarnation', 'EXECUTE'), ('idem_next_states', 'EXECUTE'), ('idem_machine_dot', 'EXECUTE')
 $$, 'what an app may do');
-SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_consumer'$$, $$VALUES
+SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_consumer'$$, $$VALUES
 	('idem_subscribe', 'EXECUTE'), ('idem_fetch', 'EXECUTE'), ('idem_ack', 'EXECUTE'), ('idem_nack', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'),
 	('idem_incarnation', 'EXECUTE'), ('idem_subscriptions', 'SELECT')
 $$, 'what a consumer may do');
-SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_dba'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_dba'$$, $$VALUES
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_context', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_evict', 'EXECUTE'), ('idem_maintain', 'EXECUTE'), ('idem_verify', 'EXECUTE'), ('idem_next_xid', 'EXECUTE'),
 	('idem_stats', 'SELECT'), ('idem_counters', 'EXECUTE'), ('idem_stats_reset', 'EXECUTE'), ('idem_suspects', 'EXECUTE'),
 	('idem_keys', 'SELECT'), ('idem_holders', 'SELECT'), ('idem_compensations', 'SELECT'), ('idem_stores', 'SELECT'), ('idem_ring', 'SELECT'), ('idem_pinned', 'SELECT'),
@@ -54,7 +54,7 @@ SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_
 	('idem_positions_0', 'SELECT'), ('idem_positions_1', 'SELECT'), ('idem_positions_2', 'SELECT'),
 	('idem_watermarks_0', 'SELECT'), ('idem_watermarks_1', 'SELECT'), ('idem_watermarks_2', 'SELECT')
 $$, 'what a dba may do');
-SELECT set_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_monitor'$$, $$VALUES
+SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_monitor'$$, $$VALUES
 	('idem_holders', 'SELECT'), ('idem_consumers', 'SELECT'), ('idem_pending', 'EXECUTE'), ('idem_stores', 'SELECT'), ('idem_stats', 'SELECT'), ('idem_counters', 'EXECUTE')
 $$, 'what a monitor may do');
 SELECT set_eq($$

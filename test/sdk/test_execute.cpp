@@ -114,6 +114,9 @@ TEST_F(execute, refuses_what_is_wrong) {
               idem::sqlstate::handler_not_callable);
     const std::vector<idem::execute_item> many(501, idem::execute_item{"k", "1"});
     EXPECT_EQ(refusal([&](auto&& tx) { (void)idem::execute_many(tx, handler, many); }), "22023");
+    const std::vector<idem::execute_item> scoped{{"k", "1", std::string(256, 'x')}};
+    EXPECT_EQ(refusal([&](auto&& tx) { (void)idem::execute_many(tx, handler, scoped); }),
+              idem::sqlstate::invalid_scope);
 }
 
 TYPED_TEST(execute_in, of_many_one_fails_alone) {
@@ -140,6 +143,69 @@ TYPED_TEST(execute_in, of_many_one_fails_alone) {
     EXPECT_EQ(this->rows(a), "1");
     EXPECT_EQ(this->direct.value("SELECT count(*) FROM " + this->table), "2");
     EXPECT_TRUE(idem::execute_many(this->direct.get(), this->handler, {}).empty());
+}
+
+// The same key in two scopes is two keys; an item without its own has that of the options.
+TYPED_TEST(execute_in, of_many_each_has_a_scope) {
+    const auto& key = this->fresh;
+    const std::vector<idem::execute_item> items{
+        {key, this->request(key), "it's a"}, {key, this->request(key), "b"},    {key, this->request(key)},
+        {key, this->request(key), "it's a"}, {key, this->request(key, 7), "b"}, {key, this->request(key), ""}};
+    EXPECT_EQ(this->statuses(idem::execute_many(*this->open, this->handler, items, {.scope = "all"})),
+              (std::vector{execute_status::executed, execute_status::executed, execute_status::executed,
+                           execute_status::completed, execute_status::mismatch, execute_status::executed}));
+    EXPECT_EQ(this->open.value("SELECT string_agg(scope, ',' ORDER BY scope) FROM idem_keys WHERE key = '" + key + "'"),
+              ",all,b,it's a");
+    EXPECT_EQ(idem::execute(*this->open, this->handler, key, this->request(key), {.scope = "it's a"}).status(),
+              execute_status::completed);
+    EXPECT_EQ(this->statuses(
+                  idem::execute_many(*this->open, this->handler, std::span{items}.subspan(2, 1), {.scope = "it's a"})),
+              std::vector{execute_status::completed});
+}
+
+TYPED_TEST(execute_in, says_until_when_it_may_be_cached) {
+    const auto& key = this->fresh;
+    this->direct.exec("CREATE OR REPLACE FUNCTION " + this->table +
+                      "(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS 'BEGIN IF request->>''undo'' IS NOT NULL THEN "
+                      "PERFORM idem_compensate_with(request->>''undo'', ''" +
+                      this->handler + "'', ''1''); END IF; RETURN request; END'");
+    const auto held = [](const std::string& of) { return R"({"undo": ")" + of + R"("})"; };
+    const auto until = [this](const std::string& of) {
+        return this->open.value("SELECT expires_at FROM idem_status('" + of + "')");
+    };
+    const auto done = idem::execute(*this->open, this->handler, key, "1");
+    EXPECT_EQ(done.cacheable_until(), until(key));
+    EXPECT_EQ(idem::execute(*this->open, this->handler, key, "1").cacheable_until(), until(key));
+    EXPECT_FALSE(idem::execute(*this->open, this->handler, key, "2").cacheable_until());
+    EXPECT_FALSE(idem::execute(*this->open, this->handler, key + "-held", held(key + "-held")).cacheable_until());
+
+    const std::vector<idem::execute_item> items{{key, "1"},
+                                                {key + "-new", "1"},
+                                                {key + "-undo", held(key + "-undo")},
+                                                {key + "-held", held(key + "-held")},
+                                                {key + "-failed", held("nothing")}};
+    const auto all = idem::execute_many(*this->open, this->handler, items);
+    EXPECT_EQ(this->statuses(all),
+              (std::vector{execute_status::completed, execute_status::executed, execute_status::executed,
+                           execute_status::completed, execute_status::failed}));
+    EXPECT_EQ(all[0].cacheable_until(), until(key));
+    EXPECT_EQ(all[1].cacheable_until(), until(key + "-new"));
+    for (const auto& not_at_all : std::span{all}.subspan(2)) EXPECT_FALSE(not_at_all.cacheable_until());
+}
+
+// A context reaches the handler of its key, and is not compared.
+TYPED_TEST(execute_in, of_many_each_has_a_context) {
+    const auto& key = this->fresh;
+    this->open.value("CREATE OR REPLACE FUNCTION pg_temp.tell(request jsonb) RETURNS jsonb LANGUAGE sql AS "
+                     "'SELECT coalesce(idem_context(), request)'; SELECT 1");
+    std::vector<idem::execute_item> items{{key, "1", {}, R"({"trace": "it's"})"}, {key + "2", "2"}};
+    const auto all = idem::execute_many(*this->open, "pg_temp.tell(jsonb)", items, {.scope = "all"});
+    EXPECT_EQ(all[0].response(), R"({"trace": "it's"})");
+    EXPECT_EQ(all[1].response(), "2");
+    items[0].context = "3";
+    items[0].scope = "all";
+    EXPECT_EQ(idem::execute_many(*this->open, "pg_temp.tell(jsonb)", items, {.scope = "all"})[0].response(),
+              all[0].response());
 }
 
 TYPED_TEST(execute_through, is_one_round_trip) {

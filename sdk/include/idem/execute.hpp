@@ -39,7 +39,8 @@ enum class execute_status {
 // What was answered for a key.
 class [[nodiscard]] execution {
 public:
-    execution(execute_status status, std::optional<std::string> response, std::optional<error> failure);
+    execution(execute_status status, std::optional<std::string> response, std::optional<std::string> cacheable_until,
+              std::optional<error> failure);
 
     [[nodiscard]] execute_status status() const noexcept { return status_; }
 
@@ -50,12 +51,16 @@ public:
     // Throws the function's error if failed, and error 55000 if there is none for another reason.
     [[nodiscard]] const std::string& response() const;
 
+    // Until when the response may be cached, once this is committed (a timestamptz as text); empty: not at all, for it
+    // may still be cancelled, or there is none.
+    [[nodiscard]] const std::optional<std::string>& cacheable_until() const noexcept { return cacheable_until_; }
+
     // Failed: the function's error. Empty for all else.
     [[nodiscard]] const std::optional<error>& failure() const noexcept { return failure_; }
 
 private:
     execute_status status_;
-    std::optional<std::string> response_;
+    std::optional<std::string> response_, cacheable_until_;
     std::optional<error> failure_;
 };
 
@@ -76,11 +81,15 @@ execution execute(PGconn*, std::string_view handler, std::string_view key, std::
 
 struct execute_item {
     std::string key{}, request{};
+    std::optional<std::string> scope{}; // default: that of execute_options
+    // JSON that the handler reads with idem_context(), a traceparent say: not part of the request, and no retry is
+    // compared by it.
+    std::optional<std::string> context{};
 };
 
 // The same for up to 500 keys, which may be none; an answer for each, in their order. The function may run more than
 // once for a key, each time after the last was rolled back: it does database work only. A key that somebody holds is
-// not waited for; one that is given twice runs once.
+// not waited for; one that is given twice in the same scope runs once.
 // Throws as execute does, and 22023 (more than 500), 53200 (the server's lock table is full). Then nothing was done.
 [[nodiscard]] std::vector<execution> execute_many(transaction&, std::string_view handler,
                                                   std::span<const execute_item> items, const execute_options& = {});

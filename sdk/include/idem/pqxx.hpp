@@ -221,9 +221,7 @@ inline execution execute(pqxx::transaction_base& tx, std::string_view handler, s
                                                          std::span<const execute_item> items,
                                                          const execute_options& options = {}) {
     const auto quote = detail::pqxx_quote(tx);
-    const pqxx::result rows = tx.exec(
-        detail::execute_many_sql(quote(handler), detail::execute_list(items, &execute_item::key, quote),
-                                 detail::execute_list(items, &execute_item::request, quote), quote(options.scope)));
+    const pqxx::result rows = tx.exec(detail::execute_many_sql(handler, items, options, quote));
     return detail::read_executions([&rows](int row, int column) { return detail::pqxx_text(rows, row, column); },
                                    static_cast<int>(rows.size()));
 }

@@ -1,0 +1,136 @@
+-- The shop's database. psql -v service=ROLE -f orders.sql: the role that the service logs in as gets what it needs.
+\if :{?service}
+\else
+\set service :USER
+\endif
+
+-- Who may use the service: the SHA-256 of the key that a client sends, and the client's name. One may have several keys.
+CREATE TABLE clients (
+    api_key_sha256 bytea PRIMARY KEY CHECK (length(api_key_sha256) = 32),
+    name           text NOT NULL CHECK (name ~ '^[A-Za-z0-9._-]{1,64}$')
+);
+
+-- An order's id is the idempotency key of the request that placed it; the primary key outlasts idem.key_ttl.
+CREATE TABLE orders (
+    client      text NOT NULL,
+    id          text NOT NULL,
+    customer    text,
+    country     text NOT NULL,
+    placed_at   timestamptz NOT NULL,
+    lines       jsonb NOT NULL,
+    total_pence bigint NOT NULL,
+    state       text NOT NULL DEFAULT 'created',
+    PRIMARY KEY (client, id)
+);
+SELECT idem_attach('orders', 'state', 'order');
+
+-- Ends a request with this answer, which is not stored: the same request may have another one later. The service makes
+-- an HTTP status of the SQLSTATE, and sends the message, a problem as of RFC 9457.
+CREATE FUNCTION refuse(status int, type text, title text, more jsonb DEFAULT '{}') RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%', jsonb_build_object('type', 'urn:idem:problem:' || type, 'title', title, 'status', status) || more
+        USING ERRCODE = 'OS' || status;
+END $$;
+
+-- ---- what POST does ----
+--
+-- A request is {"method", "path", "client", "order", "body"}, and what is stored is {"status", "headers", "body"}.
+
+CREATE FUNCTION place_order(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    client text  := request->>'client';
+    id     text  := request->>'order';
+    body   jsonb := request->'body';
+    at     timestamptz := body->>'placed_at';
+    total  bigint := (SELECT sum((line->>'quantity')::bigint * (line->>'unit_pence')::bigint)
+                      FROM jsonb_array_elements(body->'lines') AS line);
+BEGIN
+    INSERT INTO orders VALUES (client, id, body->>'customer', body->>'country', at, body->'lines', total);
+    PERFORM idem_compensate_with(id, 'undo_order(jsonb)', jsonb_build_object('client', client, 'order', id), client);
+    PERFORM announce(client, id, 'booked', at, total);
+    RETURN jsonb_build_object('status', 201, 'headers', jsonb_build_object('Location', request->>'location'),
+        'body', jsonb_build_object('id', id, 'state', 'created', 'total_pence', total));
+END $$;
+
+-- What the request does to an order, if the machine has a way there.
+CREATE FUNCTION move_order(request jsonb, new_state text) RETURNS orders LANGUAGE plpgsql AS $$
+DECLARE
+    moved   orders;
+    allowed jsonb;
+BEGIN
+    SELECT * INTO moved FROM orders AS o WHERE o.client = request->>'client' AND o.id = request->>'order' FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM refuse(404, 'no-such-order', 'There is no such order');
+    END IF;
+    allowed := (SELECT coalesce(jsonb_agg(next), '[]') FROM idem_next_states('order', moved.state) AS next);
+    IF NOT allowed ? new_state THEN
+        PERFORM refuse(409, 'invalid-transition', format('The order is %s and cannot become %s', moved.state, new_state),
+            jsonb_build_object('state', moved.state, 'allowed', allowed));
+    END IF;
+    IF new_state = 'paid' AND moved.total_pence IS DISTINCT FROM (request->'body'->>'pence')::bigint THEN
+        PERFORM refuse(422, 'amount-mismatch', 'That is not what the order costs',
+            jsonb_build_object('total_pence', moved.total_pence));
+    END IF;
+    UPDATE orders AS o SET state = new_state WHERE o.client = moved.client AND o.id = moved.id;
+    PERFORM announce(moved.client, moved.id, new_state, moved.placed_at, 0);
+    moved.state := new_state;
+    RETURN moved;
+END $$;
+
+CREATE FUNCTION pay_order(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    paid orders := move_order(request, 'paid');
+BEGIN
+    RETURN jsonb_build_object('status', 200, 'body', jsonb_build_object('id', paid.id, 'state', paid.state));
+END $$;
+
+-- From here on nobody cancels it: its first answer may be kept wherever one likes.
+CREATE FUNCTION complete_order(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    completed orders := move_order(request, 'completed');
+BEGIN
+    PERFORM idem_confirm(completed.id, completed.client);
+    RETURN jsonb_build_object('status', 200, 'body', jsonb_build_object('id', completed.id, 'state', completed.state));
+END $$;
+
+-- The service calls it for all of them, with idem_execute_many().
+CREATE FUNCTION order_request(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN CASE split_part(request->>'path', '/', 4) -- /orders, /orders/{id}/pay
+        WHEN '' THEN place_order(request)
+        WHEN 'pay' THEN pay_order(request)
+        WHEN 'complete' THEN complete_order(request)
+    END;
+END $$;
+
+-- ---- what cancelling does ----
+
+-- idem_cancel() calls it. If the machine refuses the step, all of it is undone, and the cancellation refused.
+CREATE FUNCTION undo_order(args jsonb) RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    undone orders;
+BEGIN
+    UPDATE orders AS o SET state = 'cancelled' WHERE o.client = args->>'client' AND o.id = args->>'order'
+    RETURNING * INTO undone;
+    PERFORM announce(undone.client, undone.id, 'cancelled', undone.placed_at, -undone.total_pence);
+END $$;
+
+-- ---- what others hear and read of it ----
+
+-- Two clients may have an order of the same id: the message's key has both.
+CREATE FUNCTION announce(client text, id text, type text, at timestamptz, pence bigint) RETURNS void LANGUAGE sql AS $$
+    SELECT idem_publish('sales',
+        jsonb_build_object('client', client, 'order', id, 'placed_at', at, 'pence', pence), client || '/' || id, type);
+$$;
+
+-- One for each that is asked for, NULL for one that there is not.
+CREATE FUNCTION find_orders(clients text[], ids text[]) RETURNS SETOF jsonb LANGUAGE sql STABLE AS $$
+    SELECT (SELECT jsonb_build_object('id', o.id, 'state', o.state, 'customer', o.customer, 'country', o.country,
+                                      'placed_at', o.placed_at, 'total_pence', o.total_pence, 'lines', o.lines)
+            FROM orders AS o WHERE o.client = w.client AND o.id = w.id)
+    FROM unnest(clients, ids) WITH ORDINALITY AS w (client, id, n) ORDER BY n
+$$;
+
+GRANT SELECT ON clients TO :"service";
+GRANT SELECT, INSERT, UPDATE ON orders TO :"service";
+SELECT idem_grant(:'service', 'app');
