@@ -10,6 +10,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace shop {
 
@@ -34,7 +35,8 @@ public:
     std::optional<reply> send(std::string_view method, std::string_view path, std::string_view key,
                               std::string_view body, const std::atomic<bool>& stop);
 
-    [[nodiscard]] const counts& seen() const noexcept { return seen_; }
+    // Since it was last asked.
+    [[nodiscard]] counts take_counts() noexcept { return std::exchange(seen_, {}); }
 
 private:
     bool connect();

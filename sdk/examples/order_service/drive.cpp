@@ -116,6 +116,7 @@ public:
             try {
                 while (const auto d = mail.next()) {
                     do_errand(me, *d);
+                    count(me.take_counts());
                     mail.acknowledge(*d);
                     ++done;
                     std::this_thread::sleep_for(std::chrono::milliseconds{random() % 40});
@@ -125,8 +126,6 @@ public:
                 failure = std::current_exception();
                 mail.stop();
             }
-            const std::lock_guard lock{guard_};
-            seen_.wire += me.seen();
             --at_work;
         };
         {
@@ -205,6 +204,11 @@ private:
         case 422: changed ? ++seen_.mismatches : complain(got, requests_[request].invoice_no); break;
         default: complain(got, requests_[request].invoice_no);
         }
+    }
+
+    void count(const shop::customer::counts& on_the_wire) {
+        const std::lock_guard lock{guard_};
+        seen_.wire += on_the_wire;
     }
 
     void count(const shop::customer::reply& got, int status, std::size_t tally::*where, const std::string& what) {

@@ -71,7 +71,7 @@ struct http_options {
     std::string host = "127.0.0.1", port = "8081";
     std::size_t most_connections = 20'000;
     std::uint32_t most_header = 8 * 1024;
-    std::uint64_t most_body = 64 * 1024;
+    std::uint64_t most_body = 256 * 1024;
     std::chrono::seconds request_within{10}; // from its first byte
     std::chrono::seconds answer_within{10};  // to be taken by the client
     std::chrono::seconds idle{75};           // between two requests

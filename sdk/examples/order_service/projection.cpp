@@ -3,9 +3,9 @@
 // applied once, of every lane in the order of seq.
 //
 // A batch is one statement, and so one transaction and one round trip; what is acknowledged to the broker is committed.
-// Two processes that share a stream have neighbouring messages in hand. Who is first at a lane's watermark locks it;
-// the other waits there, and goes on where it stands. If it came too early, its messages are gaps: it keeps them a
-// while, for the missing ones are about to be committed, and only then hands them back.
+// They take turns at fetching, or the broker would deal its messages out one by one, and all would wait for each
+// other's. While one fetches, another applies what it has. What comes too early, before a neighbour has committed its
+// batch or before the broker has taken that for dead, is kept and tried again.
 #include <idem/idem.hpp>
 
 #include <CLI/CLI.hpp>
@@ -21,6 +21,7 @@
 #include <csignal>
 #include <cstdint>
 #include <exception>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,7 +29,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -40,9 +40,8 @@ using steady = std::chrono::steady_clock;
 volatile std::sig_atomic_t stopped = 0;
 
 constexpr int most_open = 100'000; // more than the relay's lanes × its --batch, or a gap could not be filled
-constexpr std::int64_t ack_wait_ns = 5'000'000'000; // then the broker takes us for dead
-constexpr auto keep_gaps = 1s;                      // well below that
-constexpr std::int64_t come_again_ms = 200;
+constexpr std::chrono::nanoseconds ack_wait = 3s; // then the broker takes us for dead
+constexpr auto patience = 100ms; // with neighbours: then what is missing comes from the broker, or not for a while
 
 struct arguments {
     std::string nats = "nats://127.0.0.1:4222", stream = "SHOP", durable = "read-model", dsn{}, log = "info";
@@ -96,9 +95,28 @@ struct delivery {
     std::string source, consumer, message_id;
     std::optional<std::string> key, type, payload{};
     std::int64_t lane, seq;
-    steady::time_point since = steady::now();
+    steady::time_point since = steady::now(); // when the broker heard of us last
     std::string status{};
 };
+
+// What is not applied yet, by source and lane, and seq.
+using messages = std::map<std::pair<std::string, std::int64_t>, std::map<std::int64_t, delivery>>;
+using batch = std::vector<delivery*>;
+
+// From each lane what may be next: no more than `most` that follow each other, for behind a hole all would be too
+// early.
+batch next_of(messages& all, std::size_t most) {
+    batch chosen;
+    for (auto& [lane, waiting] : all) {
+        std::int64_t next = waiting.empty() ? 0 : waiting.begin()->first;
+        for (auto each = waiting.begin(); each != waiting.end() && each->first == next && chosen.size() < most;
+             ++each) {
+            chosen.push_back(&each->second);
+            ++next;
+        }
+    }
+    return chosen;
+}
 
 // ---- the database ----
 
@@ -125,23 +143,23 @@ private:
 };
 
 // All of them in one transaction; tells of each its status.
-void apply(idem::client& database, std::span<delivery> messages) {
+void apply(idem::client& database, std::span<delivery* const> some) {
     array sources, lanes, seqs, consumers, ids, types, keys, payloads;
-    for (const delivery& m : messages) {
-        sources.add(m.source);
-        lanes.add(m.lane);
-        seqs.add(m.seq);
-        consumers.add(m.consumer);
-        ids.add(m.message_id);
-        types.add(m.type);
-        keys.add(m.key);
-        payloads.add(m.payload);
+    for (const delivery* m : some) {
+        sources.add(m->source);
+        lanes.add(m->lane);
+        seqs.add(m->seq);
+        consumers.add(m->consumer);
+        ids.add(m->message_id);
+        types.add(m->type);
+        keys.add(m->key);
+        payloads.add(m->payload);
     }
     idem::transaction tx{database.connection(), 30s};
     const idem::result rows = tx.exec("SELECT unnest(apply_messages($1, $2, $3, $4, $5, $6, $7, $8))",
                                       {sources.text(), lanes.text(), seqs.text(), consumers.text(), ids.text(),
                                        types.text(), keys.text(), payloads.text()});
-    for (int i = 0; i < rows.rows(); ++i) messages[static_cast<std::size_t>(i)].status = rows.text(i, 0);
+    for (int i = 0; i < rows.rows(); ++i) some[static_cast<std::size_t>(i)]->status = rows.text(i, 0);
 }
 
 void refuse(idem::client& database, delivery& m, const std::string& why) {
@@ -159,26 +177,46 @@ bool passes(std::string_view code) {
 
 bool is_of_a_message(std::string_view code) { return code.starts_with("22") || code.starts_with("23"); }
 
-// As above, for as long as it takes. Nothing is acknowledged meanwhile, so nothing is lost; a commit of which we do not
-// know makes duplicates of all.
-void apply_when_possible(idem::client& database, std::span<delivery> messages) {
+// Does the work, for as long as it takes. Nothing is acknowledged meanwhile, so nothing is lost; a commit of which we
+// do not know makes duplicates of all.
+template <typename Work>
+void until_done(idem::client& database, Work&& work) {
     for (;;) {
         try {
             if (!database.connected()) database.reconnect(10s);
-            return apply(database, messages);
+            return work();
         } catch (const idem::error& failure) {
             const std::string_view code = failure.sqlstate();
-            if (is_of_a_message(code)) {
-                if (messages.size() == 1) return refuse(database, messages[0], failure.what());
-                for (std::size_t i = 0; i < messages.size(); ++i) apply_when_possible(database, messages.subspan(i, 1));
-                return;
-            }
             if (stopped != 0 || !passes(code)) throw;
             spdlog::warn("{}; trying again", failure.what());
             if (!code.starts_with("40")) database.disconnect();
             std::this_thread::sleep_for(code.starts_with("40") ? 10ms : 200ms);
         }
     }
+}
+
+void apply_when_possible(idem::client& database, std::span<delivery* const> some) {
+    try {
+        until_done(database, [&] { apply(database, some); });
+    } catch (const idem::error& failure) {
+        if (!is_of_a_message(failure.sqlstate())) throw;
+        if (some.size() == 1) return until_done(database, [&] { refuse(database, *some[0], failure.what()); });
+        for (std::size_t i = 0; i < some.size(); ++i) apply_when_possible(database, some.subspan(i, 1));
+    }
+}
+
+// One of all processes has its turn at a time; who loses its connection loses that too.
+template <typename Work>
+void in_turn(idem::client& database, const std::string& durable, Work&& work) {
+    const auto lock = [&](const char* function) {
+        until_done(database, [&] {
+            idem::transaction{database.connection(), 30s}.exec(
+                "SELECT " + std::string{function} + "(hashtextextended($1, 0))", {durable});
+        });
+    };
+    lock("pg_advisory_lock");
+    work();
+    lock("pg_advisory_unlock");
 }
 
 // ---- the stream ----
@@ -197,7 +235,7 @@ public:
         jsConsumerConfig_Init(&config);
         config.Durable = given.durable.c_str();
         config.AckPolicy = js_AckExplicit;
-        config.AckWait = ack_wait_ns;
+        config.AckWait = ack_wait.count();
         config.MaxAckPending = most_open;
         until_it_is_there([&] { return js_AddConsumer(nullptr, js_, given.stream.c_str(), &config, nullptr, nullptr); },
                           given.stream);
@@ -219,7 +257,7 @@ public:
     stream& operator=(const stream&) = delete;
 
     // Adds what there is within this time.
-    void fetch(std::vector<delivery>& to, std::chrono::milliseconds within) {
+    void fetch(messages& to, std::chrono::milliseconds within) {
         natsMsgList list{};
         const natsStatus status = natsSubscription_Fetch(&list, subscription_, batch_, within.count(), nullptr);
         if (status != NATS_OK) {
@@ -228,8 +266,9 @@ public:
         }
         for (natsMsg*& m : std::span{list.Msgs, static_cast<std::size_t>(list.Count)}) {
             try {
-                to.emplace_back(m);
+                delivery got{m};
                 m = nullptr;
+                to[{got.source, got.lane}].insert_or_assign(got.seq, std::move(got)); // another copy is as good
             } catch (const std::exception&) {
                 spdlog::error("a message on {} is not from idem-relay: dropped", natsMsg_GetSubject(m));
                 natsMsg_Term(m, nullptr);
@@ -237,8 +276,6 @@ public:
         }
         natsMsgList_Destroy(&list);
     }
-
-    [[nodiscard]] std::size_t batch() const { return static_cast<std::size_t>(batch_); }
 
 private:
     template <typename Try>
@@ -260,36 +297,54 @@ private:
 
 // ---- the whole ----
 
-// Acknowledges what is done with, an answer that is lost makes a duplicate; keeps gaps that are young, as long as they
-// are few, and hands back the others.
-void answer(std::vector<delivery>& messages, std::size_t few) {
+// Acknowledges what is done with; an answer that is lost makes a duplicate. False: all came too early.
+bool acknowledge(messages& all, const batch& tried) {
+    bool progress = false;
+    for (const delivery* m : tried) {
+        if (m->status == "gap") continue;
+        progress = true;
+        natsMsg_Ack(m->raw.get(), nullptr);
+        spdlog::info("{} lane={} seq={} type={} key={} trace={}", m->status, m->lane, m->seq, m->type.value_or("-"),
+                     m->key.value_or("-"), m->trace());
+        all.at({m->source, m->lane}).erase(m->seq); // m is gone
+    }
+    std::erase_if(all, [](const auto& lane) { return lane.second.empty(); });
+    return progress;
+}
+
+// So that the broker does not take us for dead while they wait.
+void keep(messages& all) {
     const auto now = steady::now();
-    const bool keep = messages.size() <= few;
-    std::erase_if(messages, [&](const delivery& m) {
-        if (m.status == "gap") {
-            if (keep && now - m.since < keep_gaps) return false;
-            natsMsg_NakWithDelay(m.raw.get(), come_again_ms, nullptr);
-        } else {
-            natsMsg_Ack(m.raw.get(), nullptr);
-        }
-        spdlog::info("{} lane={} seq={} type={} key={} trace={}", m.status, m.lane, m.seq, m.type.value_or("-"),
-                     m.key.value_or("-"), m.trace());
-        return true;
-    });
+    for (auto& [lane, waiting] : all)
+        for (auto& [seq, m] : waiting)
+            if (now - m.since > ack_wait / 3) {
+                natsMsg_InProgress(m.raw.get(), nullptr);
+                m.since = now;
+            }
 }
 
 void run(const arguments& given) {
     std::signal(SIGTERM, [](int) { stopped = 1; });
     std::signal(SIGINT, [](int) { stopped = 1; });
     stream from{given};
-    idem::client database{given.dsn};
-    std::vector<delivery> messages;
+    idem::client database{given.dsn + " options='-c idle_session_timeout=10s'"}; // one that is frozen loses its turn
+    messages all;
+    auto progress = steady::now();
+    auto pause = 5ms;
     while (stopped == 0) {
-        from.fetch(messages, messages.empty() ? 1'000ms : 10ms);
-        if (messages.empty()) continue;
-        std::ranges::stable_sort(messages, {}, [](const delivery& m) { return std::tie(m.source, m.lane, m.seq); });
-        apply_when_possible(database, messages);
-        answer(messages, 4 * from.batch());
+        if (all.empty() || steady::now() - progress > patience)
+            in_turn(database, given.durable, [&] { from.fetch(all, all.empty() ? 1'000ms : patience / 2); });
+        if (all.empty()) continue;
+        const batch some = next_of(all, static_cast<std::size_t>(given.batch));
+        apply_when_possible(database, some);
+        if (acknowledge(all, some)) {
+            progress = steady::now();
+            pause = 5ms;
+        } else {
+            keep(all);
+            std::this_thread::sleep_for(pause);
+            pause = std::min(2 * pause, patience);
+        }
     }
 }
 

@@ -24,7 +24,11 @@ DECLARE
     status text;
 BEGIN
     FOR i IN 1 .. cardinality(seqs) LOOP
-        status := idem_consume_seq(sources[i], lanes[i], seqs[i]);
+        IF status = 'gap' AND sources[i] = sources[i - 1] AND lanes[i] = lanes[i - 1] THEN
+            NULL; -- behind a gap all are
+        ELSE
+            status := idem_consume_seq(sources[i], lanes[i], seqs[i]);
+        END IF;
         IF status = 'first' THEN
             IF payloads[i] IS NULL THEN -- given up, and perhaps to come again later
                 status := 'tombstone';
