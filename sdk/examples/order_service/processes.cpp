@@ -73,7 +73,8 @@ void processes::look_at(pid_t pid, const std::string& name) {
     const auto now = figures_of(pid);
     if (!now) return;
     const std::string row = name == "postgres" ? row_of_backend(pid) : name;
-    for (const pid_t child : children_of(pid)) look_at(child, name);
+    if (pid != getpid()) // what we start is not ours
+        for (const pid_t child : children_of(pid)) look_at(child, name);
     using_[pid] = now->seconds;
     const auto before = used_.find(pid);
     // a pid that is used again began with less

@@ -464,7 +464,7 @@ struct swarm::inside {
             ++report.silences;
             cut(c);
             break;
-        case state::idle: break;
+        case state::idle: next(c); break;
         }
     }
 
@@ -563,14 +563,8 @@ void swarm::run(const std::function<void()>& ready,
     const moment end = all.options.seconds > 0 ? all.now + static_cast<moment>(all.options.seconds * 1e6) : never;
     moment told = all.now;
 
-    if (all.options.rate == 0)
-        for (client& each : all.clients)
-            if (each.state == state::idle && all.has_more()) {
-                ++all.in_hand;
-                each.listed = false;
-                all.begin(each, all.now);
-            }
-    if (all.options.rate == 0) all.idle.clear();
+    if (all.options.rate == 0) // one after the other: ten thousand at once is nobody's day
+        for (std::size_t i = 0; i < all.clients.size(); ++i) all.wake[i] = all.now + static_cast<moment>(i) * 100;
     for (;;) {
         if (!all.ending) {
             const bool enough = all.options.rate > 0 ? !all.has_scheduled() && all.due.empty() : !all.has_more();
