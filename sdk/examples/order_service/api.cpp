@@ -230,6 +230,7 @@ private:
             if (!asked.body.empty() && !is_jsonb(asked.body)) return tell(no_json);
             key = *std::move(sent);
             if (route_ == route::orders) order_ = key;
+            if (order_ == "." || order_ == "..") return tell(no_id); // whose paths are other ones
             write_request(asked);
             if (const std::string* const kept = all_.responses.find(client, key, request)) {
                 all_.counts.cache_hit();

@@ -112,11 +112,12 @@ private:
     // the others must not suffer for it.
     void execute(some calls) {
         if (calls.empty()) return;
-        items_.resize(calls.size(), {{}, {}, "", ""});
+        if (items_.size() < calls.size()) items_.resize(calls.size(), {{}, {}, "", ""});
+        const auto items = std::span<const idem::execute_item>{items_}.first(calls.size());
         exchange_texts(calls);
         const bool done = ask(calls, [&](idem::client& client, milliseconds left) {
             const auto all =
-                idem::execute_many(client, handler, items_, {}, {.deadline = left, .response_timeout = silent_for});
+                idem::execute_many(client, handler, items, {}, {.deadline = left, .response_timeout = silent_for});
             for (std::size_t i = 0; i < calls.size(); ++i) take(*calls[i], all[i]);
         });
         exchange_texts(calls);
@@ -221,7 +222,7 @@ private:
             return true;
         } catch (const idem::error& failure) {
             if (is_away(failure.sqlstate()) && (calls.size() == 1 || failure.sqlstate() != "53200")) {
-                all_.connected_ = false;
+                if (!client_ || !client_->connected()) all_.connected_ = false;
                 return all(call::result::away, failure.what());
             }
             return calls.size() == 1 && all(call::result::broken, failure.what());
@@ -269,10 +270,24 @@ void batcher::hand_over() {
         const std::lock_guard lock{turn_};
         queue_.insert(queue_.end(), submitted_.begin(), submitted_.end());
         waiting_ = queue_.size();
-        to_wake = std::min<std::size_t>(static_cast<std::size_t>(idle_), queue_.size());
+        to_wake = std::min((queue_.size() + most_at_once - 1) / most_at_once, idle_);
     }
     submitted_.clear();
     while (to_wake-- > 0) more_.notify_one();
+}
+
+void batcher::give_up_overdue() {
+    calls overdue;
+    {
+        const std::lock_guard lock{turn_};
+        for (const auto now = clock::now(); !queue_.empty() && queue_.front()->until <= now; queue_.pop_front())
+            overdue.push_back(queue_.front());
+        waiting_ = queue_.size();
+    }
+    for (call* each : overdue) {
+        each->came = call::result::away;
+        each->answered();
+    }
 }
 
 bool batcher::take(calls& into) {

@@ -90,6 +90,9 @@ public:
 
     [[nodiscard]] std::size_t waiting() const noexcept { return waiting_ + submitted_.size(); }
 
+    // Those that have waited for too long are answered as away. To be called now and then, in the io_context's thread.
+    void give_up_overdue();
+
     // The database answers, as far as is known.
     [[nodiscard]] std::atomic<bool>& connected() noexcept { return connected_; }
 
@@ -112,7 +115,7 @@ private:
     std::mutex turn_{};
     std::condition_variable more_{};
     std::deque<call*> queue_{};
-    int idle_ = 0;
+    std::size_t idle_ = 0;
     bool ended_ = false;
 
     std::vector<std::thread> threads_{};

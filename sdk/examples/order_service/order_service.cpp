@@ -166,6 +166,7 @@ private:
 
     void tick() {
         log_.flush();
+        calls_.give_up_overdue();
         counts_.is_now({http_.connections(), calls_.waiting(), responses_.bytes(), calls_.connected()});
         timer_.expires_after(100ms);
         timer_.async_wait([this](const boost::system::error_code& wrong) {
