@@ -3,6 +3,9 @@
 #include "json.hpp"
 #include "trace.hpp"
 
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -22,6 +25,8 @@ constexpr std::size_t longest_key = 255;
 // ---- what is asked for ----
 
 enum class route { none, orders, order, pay, complete, cancel, healthz, metrics };
+constexpr std::array<std::string_view, 8> names{"none",     "orders", "order",   "pay",
+                                                "complete", "cancel", "healthz", "metrics"};
 
 // Visible ASCII and blanks: what a structured header's string can have.
 bool is_printable(std::string_view text) {
@@ -163,9 +168,7 @@ public:
     exchange(api& all, http_connection& to) : all_{all}, to_{to} {}
 
     void handle(http_request& asked) override {
-        request_ = &asked;
-        client.clear();
-        take_traceparent(traceparent_, asked.traceparent.text);
+        begin(asked);
         const auto [to, encoded] = place_of(asked.target);
         route_ = to;
         if (to == route::none) return tell(no_such_resource);
@@ -174,7 +177,7 @@ public:
             return tell({405, "method-not-allowed", "That is not done with it", allow});
         }
         if (to == route::healthz) return tell_health();
-        if (to == route::metrics) return tell(no_such_resource);
+        if (to == route::metrics) return send(200, "text/plain; version=0.0.4", "", all_.counts.text());
         client = all_.known.name_of(asked.authorization.times == 1 ? asked.authorization.text : "");
         if (client.empty()) return tell(no_client);
         if (to != route::orders) {
@@ -186,9 +189,7 @@ public:
     }
 
     void refuse(http_request& asked, unsigned status) override {
-        request_ = &asked;
-        client.clear();
-        take_traceparent(traceparent_, asked.traceparent.text);
+        begin(asked);
         switch (status) {
         case 408: return tell({408, "too-slow", "The request took too long to come"});
         case 413: return tell({413, "too-large", "The body is too large"});
@@ -200,9 +201,18 @@ public:
     }
 
 private:
-    void ask(http_request& asked) {
+    void begin(http_request& asked) {
+        request_ = &asked;
+        route_ = route::none;
+        replayed_ = false;
+        client.clear();
+        take_traceparent(traceparent_, asked.traceparent.times == 1 ? asked.traceparent.text : "");
+    }
+
+    void ask(const http_request& asked) {
         until = asked.since + answer_within;
         request.clear();
+        ((context = R"({"traceparent":")") += traceparent_) += R"("})";
         if (route_ == route::order) {
             what = kind::read;
             key = order_;
@@ -220,7 +230,13 @@ private:
             if (!asked.body.empty() && !is_jsonb(asked.body)) return tell(no_json);
             key = *std::move(sent);
             if (route_ == route::orders) order_ = key;
+            if (order_ == "." || order_ == "..") return tell(no_id); // whose paths are other ones
             write_request(asked);
+            if (const std::string* const kept = all_.responses.find(client, key, request)) {
+                all_.counts.cache_hit();
+                answer = *kept;
+                return tell_stored(true);
+            }
         }
         if (!all_.calls.connected()) return tell_to_come_again("unavailable", "The database is away");
         if (!all_.calls.submit(*this)) tell_to_come_again("busy", "Too many requests are waiting");
@@ -245,7 +261,9 @@ private:
     void answered() override {
         switch (came) {
         case result::executed:
-        case result::completed: return tell_stored(came == result::completed);
+        case result::completed:
+            if (cacheable_until) all_.responses.keep(client, key, request, answer, *cacheable_until);
+            return tell_stored(came == result::completed);
         case result::in_progress: return tell(in_progress);
         case result::mismatch: return tell(key_reused);
         case result::cancelled: return tell(cancelled);
@@ -253,11 +271,11 @@ private:
         case result::compensated:
         case result::already: return send(200, "application/json", "", of_order(R"("state": "cancelled")"));
         case result::tombstoned: return send(202, "application/json", "", of_order(R"("status": "tombstoned")"));
-        case result::refused: return tell(cannot);
+        case result::refused: return answer.empty() ? tell(cannot) : send(409, "application/problem+json", "", answer);
         case result::found: return send(200, "application/json", "", answer);
         case result::not_found: return tell({404, "no-such-order", "There is no such order"});
         case result::away: return tell_to_come_again("unavailable", "The database is away");
-        case result::broken: return tell(failed);
+        case result::broken: spdlog::error("trace={} {}", trace_id(traceparent_), answer); return tell(failed);
         }
     }
 
@@ -274,6 +292,7 @@ private:
         for_members(fields, [&](std::string_view name, std::string_view value) {
             (((headers += name) += ": ") += unquoted(value)) += "\r\n";
         });
+        replayed_ = replayed;
         if (replayed) headers += "Idempotency-Replayed: true\r\n";
         send(status, "application/json", headers, body);
     }
@@ -283,7 +302,9 @@ private:
         unsigned status = 0;
         if (sqlstate.starts_with("OS") && std::from_chars(&sqlstate[2], &sqlstate[5], status).ptr == &sqlstate[5])
             return send(status, "application/problem+json", "", answer);
-        tell(of_handler(sqlstate));
+        const problem& what_it_is = of_handler(sqlstate);
+        if (&what_it_is == &failed) spdlog::error("trace={} {}: {}", trace_id(traceparent_), sqlstate, answer);
+        tell(what_it_is);
     }
 
     void tell_health() {
@@ -313,9 +334,24 @@ private:
         return body;
     }
 
-    static std::string reason_of(std::string_view body);
+    // {"reason": "…"}, if there is one.
+    static std::string reason_of(std::string_view body) {
+        const auto parsed = nlohmann::json::parse(body);
+        const auto found = parsed.is_object() ? parsed.find("reason") : parsed.end();
+        return found != parsed.end() && found->is_string() ? found->get<std::string>() : std::string{};
+    }
 
     void send(unsigned status, std::string_view type, std::string_view headers, std::string_view body) {
+        const auto took = clock::now() - request_->since;
+        all_.counts.answered(names[static_cast<std::size_t>(route_)], status, replayed_, took);
+        const auto method = request_->target.empty() ? boost::beast::string_view{} : to_string(request_->method);
+        all_.log.write({{method.data(), method.size()},
+                        request_->target,
+                        status,
+                        took,
+                        client,
+                        trace_id(traceparent_),
+                        replayed_});
         headers_ = headers;
         ((headers_ += "traceparent: ") += traceparent_) += "\r\n";
         to_.answer({status, type, headers_, body});
@@ -325,10 +361,9 @@ private:
     http_connection& to_;
     http_request* request_ = nullptr;
     route route_ = route::none;
+    bool replayed_ = false;
     std::string order_{}, traceparent_{}, headers_{};
 };
-
-std::string exchange::reason_of(std::string_view) { return {}; }
 
 } // namespace
 

@@ -2,9 +2,12 @@
 // what came of it an HTTP answer.
 #pragma once
 
+#include "access_log.hpp"
 #include "batcher.hpp"
+#include "cache.hpp"
 #include "clients.hpp"
 #include "http.hpp"
+#include "metrics.hpp"
 
 #include <memory>
 
@@ -13,6 +16,9 @@ namespace shop {
 // What all exchanges share.
 struct api {
     batcher& calls;
+    cache& responses;
+    metrics& counts;
+    access_log& log;
     clients known{};
     bool draining = false;
 

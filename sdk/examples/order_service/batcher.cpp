@@ -6,6 +6,8 @@
 #include <boost/asio/post.hpp>
 
 #include <algorithm>
+#include <cstdio>
+#include <ctime>
 #include <exception>
 #include <iterator>
 #include <span>
@@ -18,6 +20,7 @@ namespace {
 using clock = call::clock;
 using std::chrono::milliseconds;
 
+constexpr std::size_t most_at_once = 500;
 constexpr const char* handler = "order_request(jsonb)"; // orders.sql
 constexpr milliseconds silent_for{5'000};               // the server: then it is given up
 constexpr milliseconds cancel_waits{100};               // for a key that is being worked on
@@ -31,6 +34,22 @@ bool is_away(std::string_view sqlstate) {
 
 milliseconds left_until(clock::time_point when) {
     return std::max(milliseconds{0}, std::chrono::duration_cast<milliseconds>(when - clock::now()));
+}
+
+// 2024-05-31 09:07:03.141592+00; nothing for what is not like that, such as infinity.
+std::optional<std::chrono::system_clock::time_point> time_of(const std::string& text) {
+    std::tm date{};
+    double second = 0;
+    int offset = 0;
+    // NOLINTNEXTLINE(cert-err34-c): what the server writes is in range
+    if (std::sscanf(text.c_str(), "%d-%d-%d %d:%d:%lf%d", &date.tm_year, &date.tm_mon, &date.tm_mday, &date.tm_hour,
+                    &date.tm_min, &second, &offset) != 7 ||
+        offset != 0)
+        return {};
+    date.tm_year -= 1900;
+    date.tm_mon -= 1;
+    date.tm_sec = static_cast<int>(second);
+    return std::chrono::system_clock::from_time_t(timegm(&date));
 }
 
 call::result result_of(idem::execute_status status) {
@@ -93,35 +112,35 @@ private:
     // the others must not suffer for it.
     void execute(some calls) {
         if (calls.empty()) return;
-        const auto others = std::ranges::stable_partition(
-            calls, [first = calls.front()](const call* each) { return each->client == first->client; });
-        if (!others.empty()) {
-            execute({calls.begin(), others.begin()});
-            return execute(others);
-        }
-        items_.resize(calls.size());
-        for (std::size_t i = 0; i < calls.size(); ++i) {
-            items_[i].key.swap(calls[i]->key);
-            items_[i].request.swap(calls[i]->request);
-        }
+        if (items_.size() < calls.size()) items_.resize(calls.size(), {{}, {}, "", ""});
+        const auto items = std::span<const idem::execute_item>{items_}.first(calls.size());
+        exchange_texts(calls);
         const bool done = ask(calls, [&](idem::client& client, milliseconds left) {
-            const auto all = idem::execute_many(client, handler, items_, {.scope = calls.front()->client},
-                                                {.deadline = left, .response_timeout = silent_for});
+            const auto all =
+                idem::execute_many(client, handler, items, {}, {.deadline = left, .response_timeout = silent_for});
             for (std::size_t i = 0; i < calls.size(); ++i) take(*calls[i], all[i]);
         });
-        for (std::size_t i = 0; i < calls.size(); ++i) {
-            items_[i].key.swap(calls[i]->key);
-            items_[i].request.swap(calls[i]->request);
-        }
+        exchange_texts(calls);
         if (done) return answer(calls);
         execute(calls.first(calls.size() / 2));
         execute(calls.subspan(calls.size() / 2));
+    }
+
+    // To and fro: nothing is copied, and what has room keeps it.
+    void exchange_texts(some calls) {
+        for (std::size_t i = 0; i < calls.size(); ++i) {
+            items_[i].key.swap(calls[i]->key);
+            items_[i].request.swap(calls[i]->request);
+            items_[i].scope->swap(calls[i]->client);
+            items_[i].context->swap(calls[i]->context);
+        }
     }
 
     static void take(call& one, const idem::execution& outcome) {
         one.came = result_of(outcome.status());
         if (outcome) {
             one.answer = outcome.response();
+            one.cacheable_until = outcome.cacheable_until() ? time_of(*outcome.cacheable_until()) : std::nullopt;
         } else if (outcome.failure()) {
             one.answer = outcome.failure()->what();
             one.sqlstate = outcome.failure()->sqlstate();
@@ -154,11 +173,14 @@ private:
         call* only = &one;
         static_cast<void>(ask({&only, 1}, [&](idem::client& client, milliseconds left) {
             again(client, left, [&](idem::transaction& tx) {
+                tx.exec("SELECT set_config('shop.context', $1, false)", {one.context}); // for undo_order
                 const auto reason = one.request.empty() ? std::nullopt : std::optional{one.request};
                 const auto done =
                     idem::cancel(tx, one.key, {.reason = reason, .scope = one.client, .wait = cancel_waits});
                 one.came = result_of(done.status());
-                if (one.came != call::result::in_progress) one.answer = done.response();
+                one.answer.clear();
+                if (one.came == call::result::refused)
+                    one.answer = tx.exec("SELECT why_not_cancelled($1, $2)", {one.client, one.key}).text(0, 0);
             });
         }));
         answer({&only, 1});
@@ -193,12 +215,14 @@ private:
         const auto until = (*std::ranges::min_element(calls, {}, &call::until))->until;
         try {
             if (!client_) client_.emplace(all_.options_.conninfo);
+            const auto since = clock::now();
             question(*client_, left_until(until));
+            all_.metrics_.batch(calls.size(), clock::now() - since);
             all_.connected_ = true;
             return true;
         } catch (const idem::error& failure) {
             if (is_away(failure.sqlstate()) && (calls.size() == 1 || failure.sqlstate() != "53200")) {
-                all_.connected_ = false;
+                if (!client_ || !client_->connected()) all_.connected_ = false;
                 return all(call::result::away, failure.what());
             }
             return calls.size() == 1 && all(call::result::broken, failure.what());
@@ -216,7 +240,10 @@ private:
 
 // ---- all of them ----
 
-batcher::batcher(boost::asio::io_context& io, batcher_options options) : io_{io}, options_{std::move(options)} {
+batcher::batcher(boost::asio::io_context& io, batcher_options options, metrics& counts)
+    : io_{io},
+      options_{std::move(options)},
+      metrics_{counts} {
     for (int i = 0; i < options_.threads; ++i) threads_.emplace_back([this] { worker{*this}.run(); });
 }
 
@@ -231,7 +258,7 @@ batcher::~batcher() {
 
 // They are handed over once all that the io_context has ready has run: one lock for many.
 bool batcher::submit(call& one) {
-    if (waiting_ + submitted_.size() >= options_.most_waiting) return false;
+    if (waiting() >= options_.most_waiting) return false;
     submitted_.push_back(&one);
     if (submitted_.size() == 1) boost::asio::post(io_, [this] { hand_over(); });
     return true;
@@ -243,10 +270,24 @@ void batcher::hand_over() {
         const std::lock_guard lock{turn_};
         queue_.insert(queue_.end(), submitted_.begin(), submitted_.end());
         waiting_ = queue_.size();
-        to_wake = std::min<std::size_t>(static_cast<std::size_t>(idle_), queue_.size());
+        to_wake = std::min((queue_.size() + most_at_once - 1) / most_at_once, idle_);
     }
     submitted_.clear();
     while (to_wake-- > 0) more_.notify_one();
+}
+
+void batcher::give_up_overdue() {
+    calls overdue;
+    {
+        const std::lock_guard lock{turn_};
+        for (const auto now = clock::now(); !queue_.empty() && queue_.front()->until <= now; queue_.pop_front())
+            overdue.push_back(queue_.front());
+        waiting_ = queue_.size();
+    }
+    for (call* each : overdue) {
+        each->came = call::result::away;
+        each->answered();
+    }
 }
 
 bool batcher::take(calls& into) {
@@ -254,7 +295,7 @@ bool batcher::take(calls& into) {
     ++idle_;
     more_.wait(lock, [this] { return ended_ || !queue_.empty(); });
     --idle_;
-    const auto count = static_cast<std::ptrdiff_t>(std::min(options_.batch, queue_.size()));
+    const auto count = static_cast<std::ptrdiff_t>(std::min(most_at_once, queue_.size()));
     into.assign(queue_.begin(), queue_.begin() + count);
     queue_.erase(queue_.begin(), queue_.begin() + count);
     waiting_ = queue_.size();

@@ -2,6 +2,8 @@
 // takes what there is at once, so nobody waits for others; while all are busy the next batch grows.
 #pragma once
 
+#include "metrics.hpp"
+
 #include <idem/client.hpp>
 #include <idem/execute.hpp>
 
@@ -56,10 +58,12 @@ public:
     kind what = kind::execute;
     std::string client{}, key{};
     std::string request{};     // execute: what the handler gets; cancel: the reason
+    std::string context{};     // execute: what comes along, and is not compared
     clock::time_point until{}; // it must be answered
 
     result came{};
     std::string answer{}, sqlstate{};
+    std::optional<std::chrono::system_clock::time_point> cacheable_until{}; // executed and completed
 
     // In the io_context's thread, once.
     virtual void answered() = 0;
@@ -71,19 +75,23 @@ protected:
 struct batcher_options {
     std::string conninfo{};
     int threads = 2;
-    std::size_t batch = 500;
     std::size_t most_waiting = 10'000;
 };
 
 class batcher {
 public:
-    batcher(boost::asio::io_context&, batcher_options);
+    batcher(boost::asio::io_context&, batcher_options, metrics&);
     ~batcher();
     batcher(const batcher&) = delete;
     batcher& operator=(const batcher&) = delete;
 
     // False if too many wait. In the io_context's thread.
     bool submit(call&);
+
+    [[nodiscard]] std::size_t waiting() const noexcept { return waiting_ + submitted_.size(); }
+
+    // Those that have waited for too long are answered as away. To be called now and then, in the io_context's thread.
+    void give_up_overdue();
 
     // The database answers, as far as is known.
     [[nodiscard]] std::atomic<bool>& connected() noexcept { return connected_; }
@@ -98,6 +106,7 @@ private:
 
     boost::asio::io_context& io_;
     batcher_options options_;
+    metrics& metrics_;
     std::atomic<bool> connected_{false};
     std::atomic<std::size_t> waiting_{0};
 
@@ -106,7 +115,7 @@ private:
     std::mutex turn_{};
     std::condition_variable more_{};
     std::deque<call*> queue_{};
-    int idle_ = 0;
+    std::size_t idle_ = 0;
     bool ended_ = false;
 
     std::vector<std::thread> threads_{};

@@ -13,6 +13,7 @@ constexpr std::size_t overhead = 200; // of an entry, in the list and in the tab
 } // namespace
 
 const std::string* cache::find(std::string_view client, std::string_view key, std::string_view request) {
+    if (entries_.empty()) return nullptr;
     const auto found = by_name_.find(name_of(client, key));
     if (found == by_name_.end()) return nullptr;
     const auto place = found->second;

@@ -40,7 +40,7 @@ void append(std::string& text, std::size_t number) {
 // Keeps of a request what we need.
 class parser final : public http::basic_parser<true> {
 public:
-    parser(http_request& into, const http_options& limits) : into_{into} {
+    parser(http_request& into, const http_options& limits) : into_{into}, most_header_{limits.most_header} {
         header_limit(limits.most_header);
         body_limit(limits.most_body);
         eager(true);
@@ -56,7 +56,9 @@ private:
         into_.target = view(target);
         into_.version = version;
     }
-    void on_field_impl(http::field name, text spelled, text value, error) override {
+    void on_field_impl(http::field name, text spelled, text value, error wrong) override {
+        // The base class does not count what it has parsed already.
+        if ((header_ += spelled.size() + value.size() + 4) > most_header_) wrong = http::error::header_limit;
         const auto keep = [&value](http_header& header) {
             header.text = view(value);
             ++header.times;
@@ -84,6 +86,7 @@ private:
     void on_finish_impl(error) override {}
 
     http_request& into_;
+    std::size_t header_ = 0, most_header_;
     bool expects_continue_ = false;
 };
 
@@ -265,7 +268,8 @@ void http_listener::accept() {
     acceptor_.async_accept([this](const error_code& failed, socket from) {
         accepting_ = false;
         if (!acceptor_.is_open()) return;
-        if (failed) return; // no file descriptor left, say: until the next tick
+        if (failed == asio::error::connection_aborted) return accept();
+        if (failed) return; // no descriptor is left, say: until the next tick
         error_code ignored;
         from.set_option(tcp::no_delay{true}, ignored);
         const auto added = sessions_.emplace(sessions_.end(), *this, std::move(from));

@@ -34,25 +34,28 @@ END $$;
 
 -- ---- what POST does ----
 --
--- A request is {"method", "path", "client", "order", "body"}, and what is stored is {"status", "headers", "body"}.
+-- A request is {"method", "path", "client", "order", "body"}, and what is stored {"status", "headers", "body"}. What comes
+-- along with it, idem_context(), is {"traceparent"}, and goes into the headers of the messages. Two clients may have an
+-- order of the same id, so a message's key has both.
 
 CREATE FUNCTION place_order(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    client text  := request->>'client';
-    id     text  := request->>'order';
-    body   jsonb := request->'body';
-    at     timestamptz := body->>'placed_at';
-    total  bigint := (SELECT sum((line->>'quantity')::bigint * (line->>'unit_pence')::bigint)
-                      FROM jsonb_array_elements(body->'lines') AS line);
+    client    text  := request->>'client';
+    id        text  := request->>'order';
+    body      jsonb := request->'body';
+    placed_at timestamptz := body->>'placed_at';
+    pence     bigint := (SELECT sum((line->>'quantity')::bigint * (line->>'unit_pence')::bigint)
+                         FROM jsonb_array_elements(body->'lines') AS line);
 BEGIN
-    INSERT INTO orders VALUES (client, id, body->>'customer', body->>'country', at, body->'lines', total);
+    INSERT INTO orders VALUES (client, id, body->>'customer', body->>'country', placed_at, body->'lines', pence);
     PERFORM idem_compensate_with(id, 'undo_order(jsonb)', jsonb_build_object('client', client, 'order', id), client);
-    PERFORM announce(client, id, 'booked', at, total);
+    PERFORM idem_publish('sales', jsonb_build_object('client', client, 'order', id, 'placed_at', placed_at, 'pence', pence),
+        client || '/' || id, 'booked', idem_context());
     RETURN jsonb_build_object('status', 201, 'headers', jsonb_build_object('Location', request->>'location'),
-        'body', jsonb_build_object('id', id, 'state', 'created', 'total_pence', total));
+        'body', jsonb_build_object('id', id, 'state', 'created', 'total_pence', pence));
 END $$;
 
--- What the request does to an order, if the machine has a way there.
+-- Takes the order to another state, if the machine has a way there.
 CREATE FUNCTION move_order(request jsonb, new_state text) RETURNS orders LANGUAGE plpgsql AS $$
 DECLARE
     moved   orders;
@@ -72,8 +75,9 @@ BEGIN
             jsonb_build_object('total_pence', moved.total_pence));
     END IF;
     UPDATE orders AS o SET state = new_state WHERE o.client = moved.client AND o.id = moved.id;
-    PERFORM announce(moved.client, moved.id, new_state, moved.placed_at, 0);
     moved.state := new_state;
+    PERFORM idem_publish('sales', jsonb_build_object('client', moved.client, 'order', moved.id, 'placed_at', moved.placed_at, 'pence', 0),
+        moved.client || '/' || moved.id, new_state, idem_context());
     RETURN moved;
 END $$;
 
@@ -84,7 +88,7 @@ BEGIN
     RETURN jsonb_build_object('status', 200, 'body', jsonb_build_object('id', paid.id, 'state', paid.state));
 END $$;
 
--- From here on nobody cancels it: its first answer may be kept wherever one likes.
+-- From here on nobody cancels it, and what the client was told when it was placed may be kept wherever one likes.
 CREATE FUNCTION complete_order(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     completed orders := move_order(request, 'completed');
@@ -93,7 +97,7 @@ BEGIN
     RETURN jsonb_build_object('status', 200, 'body', jsonb_build_object('id', completed.id, 'state', completed.state));
 END $$;
 
--- The service calls it for all of them, with idem_execute_many().
+-- The service has idem_execute_many() call it, for all of them.
 CREATE FUNCTION order_request(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     RETURN CASE split_part(request->>'path', '/', 4) -- /orders, /orders/{id}/pay
@@ -105,23 +109,28 @@ END $$;
 
 -- ---- what cancelling does ----
 
--- idem_cancel() calls it. If the machine refuses the step, all of it is undone, and the cancellation refused.
+-- idem_cancel() calls it. If the machine refuses the step, all of it is undone, and the cancellation refused. The service
+-- has set shop.context before.
 CREATE FUNCTION undo_order(args jsonb) RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     undone orders;
 BEGIN
     UPDATE orders AS o SET state = 'cancelled' WHERE o.client = args->>'client' AND o.id = args->>'order'
     RETURNING * INTO undone;
-    PERFORM announce(undone.client, undone.id, 'cancelled', undone.placed_at, -undone.total_pence);
+    PERFORM idem_publish('sales', jsonb_build_object('client', undone.client, 'order', undone.id, 'placed_at', undone.placed_at,
+                                                     'pence', -undone.total_pence),
+        undone.client || '/' || undone.id, 'cancelled', nullif(current_setting('shop.context', true), '')::jsonb);
 END $$;
 
--- ---- what others hear and read of it ----
-
--- Two clients may have an order of the same id: the message's key has both.
-CREATE FUNCTION announce(client text, id text, type text, at timestamptz, pence bigint) RETURNS void LANGUAGE sql AS $$
-    SELECT idem_publish('sales',
-        jsonb_build_object('client', client, 'order', id, 'placed_at', at, 'pence', pence), client || '/' || id, type);
+-- What a client whose cancellation is refused is told of the order.
+CREATE FUNCTION why_not_cancelled(client text, id text) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT jsonb_build_object('type', 'urn:idem:problem:invalid-transition', 'status', 409,
+                              'title', format('The order is %s and cannot become cancelled', o.state), 'state', o.state,
+                              'allowed', (SELECT coalesce(jsonb_agg(next), '[]') FROM idem_next_states('order', o.state) AS next))
+    FROM orders AS o WHERE o.client = $1 AND o.id = $2
 $$;
+
+-- ---- what is read ----
 
 -- One for each that is asked for, NULL for one that there is not.
 CREATE FUNCTION find_orders(clients text[], ids text[]) RETURNS SETOF jsonb LANGUAGE sql STABLE AS $$
