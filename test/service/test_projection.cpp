@@ -166,7 +166,7 @@ TEST_F(projection, applies_each_message_once) {
     expect_orders(2, 600);
     expect_nothing_open();
     for (auto& each : running) EXPECT_EQ(each->end(SIGTERM), 0);
-    EXPECT_NE(contents(log).find("first lane=1 seq=600 type=cancelled key=anna/1-300 "
+    EXPECT_NE(contents(log).find("status=first lane=1 seq=600 type=cancelled key=anna/1-300 "
                                  "trace=4bf92f3577b34da6a3ce929d0e0e4736\n"),
               std::string::npos);
 }

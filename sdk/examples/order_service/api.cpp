@@ -178,7 +178,8 @@ public:
         }
         if (to == route::healthz) return tell_health();
         if (to == route::metrics) return send(200, "text/plain; version=0.0.4", "", all_.counts.text());
-        client = all_.known.name_of(asked.authorization.times == 1 ? asked.authorization.text : "");
+        if (!all_.known) return tell_to_come_again("unavailable", "The database is away");
+        client = all_.known->name_of(asked.authorization.times == 1 ? asked.authorization.text : "");
         if (client.empty()) return tell(no_client);
         if (to != route::orders) {
             auto decoded = percent_decoded(encoded);
@@ -309,7 +310,7 @@ private:
 
     void tell_health() {
         if (all_.draining) return tell_to_come_again("draining", "The service is about to end");
-        if (!all_.calls.connected()) return tell_to_come_again("unavailable", "The database is away");
+        if (!all_.known || !all_.calls.connected()) return tell_to_come_again("unavailable", "The database is away");
         send(200, "application/json", "", R"({"status":"ok"})");
     }
 

@@ -10,6 +10,7 @@
 #include "metrics.hpp"
 
 #include <memory>
+#include <optional>
 
 namespace shop {
 
@@ -19,7 +20,7 @@ struct api {
     cache& responses;
     metrics& counts;
     access_log& log;
-    clients known{};
+    std::optional<clients> known{}; // once the database was there
     bool draining = false;
 
     std::unique_ptr<http_exchange> exchange(http_connection&);

@@ -304,8 +304,8 @@ bool acknowledge(messages& all, const batch& tried) {
         if (m->status == "gap") continue;
         progress = true;
         natsMsg_Ack(m->raw.get(), nullptr);
-        spdlog::info("{} lane={} seq={} type={} key={} trace={}", m->status, m->lane, m->seq, m->type.value_or("-"),
-                     m->key.value_or("-"), m->trace());
+        spdlog::info("status={} lane={} seq={} type={} key={} trace={}", m->status, m->lane, m->seq,
+                     m->type.value_or("-"), m->key.value_or("-"), m->trace());
         all.at({m->source, m->lane}).erase(m->seq); // m is gone
     }
     std::erase_if(all, [](const auto& lane) { return lane.second.empty(); });
@@ -379,7 +379,7 @@ void open_log(const std::string& level) {
     const auto log =
         std::make_shared<spdlog::async_logger>("projection", std::make_shared<spdlog::sinks::stdout_sink_mt>(),
                                                spdlog::thread_pool(), spdlog::async_overflow_policy::overrun_oldest);
-    log->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+    log->set_pattern("time=%Y-%m-%dT%H:%M:%S.%fZ level=%l %v", spdlog::pattern_time_type::utc);
     log->set_level(spdlog::level::from_str(level));
     log->flush_on(spdlog::level::warn);
     spdlog::set_default_logger(log);
