@@ -45,7 +45,7 @@ constexpr auto patience = 100ms; // with neighbours: then what is missing comes 
 
 struct arguments {
     std::string nats = "nats://127.0.0.1:4222", stream = "SHOP", durable = "read-model", dsn{}, log = "info";
-    int batch = 500;
+    int batch = 1'000;
 };
 
 void check(natsStatus status, const char* what) {
