@@ -274,7 +274,7 @@ TEST_F(answers, what_is_not_json_is_refused) {
         "\"\xff\"",
         "\"\xc0\xaf\"",
         "\"a\nb\"",
-        "1e400",
+        "1e99999",
         "1e-99999",
         "0e-99999",
         "0." + std::string(20'000, '1'),
