@@ -274,7 +274,7 @@ TEST_F(answers, what_is_not_json_is_refused) {
         "\"\xff\"",
         "\"\xc0\xaf\"",
         "\"a\nb\"",
-        "1e400",
+        "1e99999",
         "1e-99999",
         "0e-99999",
         "0." + std::string(20'000, '1'),
@@ -926,7 +926,7 @@ TEST_F(order_service, without_a_database_it_says_so_and_recovers) {
         EXPECT_EQ(health.status, 503);
         EXPECT_EQ(type_of(health), "unavailable");
         EXPECT_EQ(service.ask("GET", "/metrics").status, 200);
-        EXPECT_EQ(service.metric("order_service_database_connected"), 0);
+        EXPECT_TRUE(soon([&] { return service.metric("order_service_database_connected") == 0; }));
         if (i == 0) {
             EXPECT_EQ(service.place(fresh).status, 401); // nobody is known yet
             shop_->server.command("start");

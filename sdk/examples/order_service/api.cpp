@@ -3,7 +3,6 @@
 #include "json.hpp"
 #include "trace.hpp"
 
-#include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -167,7 +166,7 @@ class exchange final : public http_exchange, private call {
 public:
     exchange(api& all, http_connection& to) : all_{all}, to_{to} {}
 
-    void handle(http_request& asked) override {
+    void handle(const http_request& asked) override {
         begin(asked);
         const auto [to, encoded] = place_of(asked.target);
         route_ = to;
@@ -179,7 +178,7 @@ public:
         if (to == route::healthz) return tell_health();
         if (to == route::metrics) return send(200, "text/plain; version=0.0.4", "", all_.counts.text());
         if (!all_.known) return tell_to_come_again("unavailable", "The database is away");
-        client = all_.known->name_of(asked.authorization.times == 1 ? asked.authorization.text : "");
+        if (asked.authorization.times == 1) client = all_.known->name_of(asked.authorization.text);
         if (client.empty()) return tell(no_client);
         if (to != route::orders) {
             auto decoded = percent_decoded(encoded);
@@ -189,7 +188,7 @@ public:
         ask(asked);
     }
 
-    void refuse(http_request& asked, unsigned status) override {
+    void refuse(const http_request& asked, unsigned status) override {
         begin(asked);
         switch (status) {
         case 408: return tell({408, "too-slow", "The request took too long to come"});
@@ -202,17 +201,18 @@ public:
     }
 
 private:
-    void begin(http_request& asked) {
+    void begin(const http_request& asked) {
         request_ = &asked;
         route_ = route::none;
         replayed_ = false;
         client.clear();
+        reset(request);
+        reset(answer);
         take_traceparent(traceparent_, asked.traceparent.times == 1 ? asked.traceparent.text : "");
     }
 
     void ask(const http_request& asked) {
         until = asked.since + answer_within;
-        request.clear();
         ((context = R"({"traceparent":")") += traceparent_) += R"("})";
         if (route_ == route::order) {
             what = kind::read;
@@ -222,7 +222,7 @@ private:
             key = order_;
             if (!asked.body.empty()) {
                 if (!is_jsonb(asked.body)) return tell(no_json);
-                request = reason_of(asked.body);
+                request = string_member(asked.body, "reason");
             }
         } else {
             what = kind::execute;
@@ -335,13 +335,6 @@ private:
         return body;
     }
 
-    // {"reason": "…"}, if there is one.
-    static std::string reason_of(std::string_view body) {
-        const auto parsed = nlohmann::json::parse(body);
-        const auto found = parsed.is_object() ? parsed.find("reason") : parsed.end();
-        return found != parsed.end() && found->is_string() ? found->get<std::string>() : std::string{};
-    }
-
     void send(unsigned status, std::string_view type, std::string_view headers, std::string_view body) {
         const auto took = clock::now() - request_->since;
         all_.counts.answered(names[static_cast<std::size_t>(route_)], status, replayed_, took);
@@ -360,7 +353,7 @@ private:
 
     api& all_;
     http_connection& to_;
-    http_request* request_ = nullptr;
+    const http_request* request_ = nullptr;
     route route_ = route::none;
     bool replayed_ = false;
     std::string order_{}, traceparent_{}, headers_{};

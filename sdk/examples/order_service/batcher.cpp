@@ -32,6 +32,9 @@ bool is_away(std::string_view sqlstate) {
            sqlstate.starts_with("40") || sqlstate == "25006";
 }
 
+// Out of locks, or cancelled for taking too long.
+bool may_be_of_one(std::string_view sqlstate) { return sqlstate == "53200" || sqlstate == "57014"; }
+
 milliseconds left_until(clock::time_point when) {
     return std::max(milliseconds{0}, std::chrono::duration_cast<milliseconds>(when - clock::now()));
 }
@@ -221,7 +224,7 @@ private:
             all_.connected_ = true;
             return true;
         } catch (const idem::error& failure) {
-            if (is_away(failure.sqlstate()) && (calls.size() == 1 || failure.sqlstate() != "53200")) {
+            if (is_away(failure.sqlstate()) && (calls.size() == 1 || !may_be_of_one(failure.sqlstate()))) {
                 if (!client_ || !client_->connected()) all_.connected_ = false;
                 return all(call::result::away, failure.what());
             }

@@ -12,6 +12,7 @@ namespace shop {
 namespace {
 
 constexpr std::string_view scheme = "bearer ";
+constexpr std::size_t most_seen = 10'000;
 
 std::string bytes_of(std::string_view hex) {
     std::string bytes;
@@ -37,12 +38,15 @@ clients clients::read(idem::client& from) {
     return all;
 }
 
-std::string_view clients::name_of(std::string_view authorization) const {
+std::string_view clients::name_of(const std::string& authorization) const {
+    if (const auto seen = seen_.find(authorization); seen != seen_.end()) return seen->second;
     if (authorization.size() <= scheme.size()) return {};
     for (std::size_t i = 0; i < scheme.size(); ++i)
         if (std::tolower(static_cast<unsigned char>(authorization[i])) != scheme[i]) return {};
-    const auto found = names_.find(sha256(authorization.substr(scheme.size())));
-    return found != names_.end() ? std::string_view{found->second} : std::string_view{};
+    const auto found = names_.find(sha256(std::string_view{authorization}.substr(scheme.size())));
+    if (found == names_.end()) return {};
+    if (seen_.size() >= most_seen) seen_.clear();
+    return seen_[authorization] = found->second;
 }
 
 } // namespace shop

@@ -142,7 +142,8 @@ private:
     enum class phase { idle, reading, handling, ending };
 
     void next() {
-        request_.body.clear();
+        reset(request_.body);
+        reset(out_);
         for (http_header* each : {&request_.authorization, &request_.idempotency_key, &request_.traceparent}) {
             each->text.clear();
             each->times = 0;
@@ -260,8 +261,6 @@ http_listener::http_listener(asio::io_context& io, http_options options, exchang
 http_listener::~http_listener() = default;
 
 std::size_t http_listener::connections() const noexcept { return sessions_.size(); }
-
-unsigned short http_listener::port() const { return acceptor_.local_endpoint().port(); }
 
 void http_listener::accept() {
     accepting_ = true;

@@ -42,6 +42,15 @@ struct http_answer {
     std::string_view body{};
 };
 
+// Empties what is used again, and gives its memory back if it is much.
+inline void reset(std::string& text) {
+    constexpr std::size_t most_kept = 8 * 1024;
+    if (text.capacity() > most_kept)
+        text = {};
+    else
+        text.clear();
+}
+
 // What an exchange answers to.
 class http_connection {
 public:
@@ -61,10 +70,10 @@ public:
     virtual ~http_exchange() = default;
 
     // The request stays until it is answered.
-    virtual void handle(http_request&) = 0;
+    virtual void handle(const http_request&) = 0;
     // It is none, too large, too slow, or one connection too many: what `status` says. The connection ends after the
     // answer.
-    virtual void refuse(http_request&, unsigned status) = 0;
+    virtual void refuse(const http_request&, unsigned status) = 0;
 };
 
 struct http_options {
@@ -87,7 +96,6 @@ public:
     http_listener(const http_listener&) = delete;
     http_listener& operator=(const http_listener&) = delete;
 
-    [[nodiscard]] unsigned short port() const;
     [[nodiscard]] std::size_t connections() const noexcept;
 
     // Takes no more connections, and ends those that there are after the answer to the request in hand, or when they

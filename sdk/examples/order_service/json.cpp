@@ -1,50 +1,62 @@
 #include "json.hpp"
 
-#include <nlohmann/json.hpp>
+#include <rapidjson/document.h>
+#include <rapidjson/reader.h>
 
-#include <cmath>
+#include <algorithm>
 
 namespace shop {
 
 namespace {
 
 constexpr int deepest = 32;
-constexpr std::size_t longest_number = 64;
+constexpr std::size_t longest_number = 64, longest_exponent = 3;
 
-// For nlohmann's parser, which calls it for each value: false ends it.
-struct checker {
-    using number_integer_t = nlohmann::json::number_integer_t;
-    using number_unsigned_t = nlohmann::json::number_unsigned_t;
-    using number_float_t = nlohmann::json::number_float_t;
-    using string_t = nlohmann::json::string_t;
-    using binary_t = nlohmann::json::binary_t;
+// RapidJSON calls it for each value; false ends the parse.
+struct checker : rapidjson::BaseReaderHandler<rapidjson::UTF8<>, checker> {
+    // numeric has room for more digits, but not for 1e-99999
+    bool RawNumber(const char* from, rapidjson::SizeType length, bool /*copy*/) {
+        const std::string_view text{from, length};
+        const std::size_t exponent = std::min(text.find_first_of("eE"), text.size());
+        return length <= longest_number && std::ranges::count_if(text.substr(exponent), [](char c) {
+                                               return c >= '0' && c <= '9';
+                                           }) <= static_cast<std::ptrdiff_t>(longest_exponent);
+    }
+    // jsonb takes no \u0000, nor half of a surrogate pair, of which RapidJSON lets the second pass.
+    bool String(const char* from, rapidjson::SizeType length, bool /*copy*/) {
+        const std::string_view text{from, length};
+        if (text.find('\0') != std::string_view::npos) return false;
+        for (std::size_t at = 0; (at = text.find('\xED', at)) != std::string_view::npos; ++at)
+            if (static_cast<unsigned char>(text[at + 1]) >= 0xA0) return false;
+        return true;
+    }
+    bool Key(const char* from, rapidjson::SizeType length, bool copy) { return String(from, length, copy); }
+    bool StartObject() { return ++depth <= deepest; }
+    bool EndObject(rapidjson::SizeType) { return --depth >= 0; }
+    bool StartArray() { return ++depth <= deepest; }
+    bool EndArray(rapidjson::SizeType) { return --depth >= 0; }
 
     int depth = 0;
-
-    bool null() { return true; }
-    bool boolean(bool) { return true; }
-    bool number_integer(number_integer_t) { return true; }
-    bool number_unsigned(number_unsigned_t) { return true; }
-    // numeric has room for more, but not for 1e-99999
-    bool number_float(number_float_t value, const string_t& text) {
-        return text.size() <= longest_number && (std::isnormal(value) || text.find_first_of("eE") == string_t::npos);
-    }
-    bool string(const string_t& text) { return text.find('\0') == string_t::npos; }
-    bool binary(binary_t&) { return false; }
-    bool start_object(std::size_t) { return ++depth <= deepest; }
-    bool key(const string_t& text) { return string(text); }
-    bool end_object() { return --depth >= 0; }
-    bool start_array(std::size_t) { return ++depth <= deepest; }
-    bool end_array() { return --depth >= 0; }
-    bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception&) { return false; }
 };
 
 } // namespace
 
-bool is_jsonb(std::string_view text) {
+bool is_jsonb(const std::string& text) {
+    constexpr unsigned flags = rapidjson::kParseValidateEncodingFlag | rapidjson::kParseNumbersAsStringsFlag;
+    thread_local rapidjson::Reader reader; // keeps its memory
+    if (text.find('\0') != std::string::npos) return false;
+    rapidjson::StringStream stream{text.c_str()};
     checker each;
-    return !text.starts_with("\xEF\xBB\xBF") && // which nlohmann would skip
-           nlohmann::json::sax_parse(text.begin(), text.end(), &each);
+    return !reader.Parse<flags>(stream, each).IsError();
+}
+
+std::string string_member(const std::string& text, const char* name) {
+    rapidjson::Document parsed;
+    parsed.Parse(text.c_str());
+    if (!parsed.IsObject()) return {};
+    const auto found = parsed.FindMember(name);
+    if (found == parsed.MemberEnd() || !found->value.IsString()) return {};
+    return {found->value.GetString(), found->value.GetStringLength()};
 }
 
 void append_quoted(std::string& to, std::string_view text) {
@@ -89,18 +101,13 @@ std::size_t end_of_value(std::string_view text, std::size_t from) {
     return text.size();
 }
 
-std::string_view member(std::string_view object, std::string_view name) {
-    std::string_view found;
-    for_members(object, [&](std::string_view each, std::string_view value) {
-        if (each == name) found = value;
-    });
-    return found;
-}
-
 std::string unquoted(std::string_view text) {
-    if (text.find('\\') == std::string_view::npos)
-        return std::string{text.size() >= 2 ? text.substr(1, text.size() - 2) : ""};
-    return nlohmann::json::parse(text).get<std::string>();
+    if (text.size() < 2) return {};
+    text = text.substr(1, text.size() - 2);
+    std::string plain;
+    for (std::size_t at = 0; at < text.size(); ++at)
+        plain += text[at] == '\\' && at + 1 < text.size() ? text[++at] : text[at];
+    return plain;
 }
 
 } // namespace shop

@@ -7,17 +7,16 @@
 namespace shop {
 
 // Would the server take the text as jsonb? Then it can go into a statement with others. Stricter than the server where
-// that costs no honest client anything: no number beyond a double, no deep nesting.
-bool is_jsonb(std::string_view text);
+// that costs no honest client anything: no endless numbers, no deep nesting.
+bool is_jsonb(const std::string& text);
 
 // Appends it as a JSON string; it must be UTF-8.
 void append_quoted(std::string& to, std::string_view text);
 
-// The text of a member of an object, as the server prints jsonb; empty if there is none. A string comes with its
-// quotes.
-std::string_view member(std::string_view object, std::string_view name);
+// Of an object that is_jsonb, a member that is a string; empty if there is none.
+std::string string_member(const std::string& text, const char* name);
 
-// What a JSON string says.
+// What a JSON string says that the server printed, and that has nothing but printable ASCII.
 std::string unquoted(std::string_view text);
 
 // Calls `each(name, value)` for the members of an object that the server printed, whose names have no escapes.

@@ -12,15 +12,15 @@ CREATE TABLE clients (
 
 -- An order's id is the idempotency key of the request that placed it; the primary key outlasts idem.key_ttl.
 CREATE TABLE orders (
-    client      text NOT NULL,
-    id          text NOT NULL,
+    client      text COLLATE "C" NOT NULL,
+    id          text COLLATE "C" NOT NULL,
     customer    text,
     country     text NOT NULL,
     placed_at   timestamptz NOT NULL,
-    lines       jsonb NOT NULL,
+    lines       jsonb NOT NULL CHECK (lines <> '[]'),
     total_pence bigint NOT NULL,
     state       text NOT NULL DEFAULT 'created',
-    PRIMARY KEY (client, id)
+    PRIMARY KEY (id, client)
 );
 SELECT idem_attach('orders', 'state', 'order');
 
@@ -43,30 +43,35 @@ DECLARE
     client    text  := request->>'client';
     id        text  := request->>'order';
     body      jsonb := request->'body';
+    lines     jsonb := body->'lines';
     placed_at timestamptz := body->>'placed_at';
-    pence     bigint := (SELECT sum((line->>'quantity')::bigint * (line->>'unit_pence')::bigint)
-                         FROM jsonb_array_elements(body->'lines') AS line);
+    pence     bigint := 0;
+    ignored   text; -- an assignment costs less than PERFORM, which is a query
 BEGIN
-    INSERT INTO orders VALUES (client, id, body->>'customer', body->>'country', placed_at, body->'lines', pence);
-    PERFORM idem_compensate_with(id, 'undo_order(jsonb)', jsonb_build_object('client', client, 'order', id), client);
-    PERFORM idem_publish('sales', jsonb_build_object('client', client, 'order', id, 'placed_at', placed_at, 'pence', pence),
+    FOR n IN 0 .. jsonb_array_length(lines) - 1 LOOP
+        pence := pence + (lines->n->>'quantity')::bigint * (lines->n->>'unit_pence')::bigint;
+    END LOOP;
+    INSERT INTO orders VALUES (client, id, body->>'customer', body->>'country', placed_at, lines, pence);
+    ignored := idem_compensate_with(id, 'undo_order(jsonb)', request - 'body', client);
+    ignored := idem_publish('sales', jsonb_build_object('client', client, 'order', id, 'placed_at', placed_at, 'pence', pence),
         client || '/' || id, 'booked', idem_context());
-    RETURN jsonb_build_object('status', 201, 'headers', jsonb_build_object('Location', request->>'location'),
-        'body', jsonb_build_object('id', id, 'state', 'created', 'total_pence', pence));
+    RETURN format('{"status": 201, "headers": {"Location": %s}, "body": {"id": %s, "state": "created", "total_pence": %s}}',
+        request->'location', request->'order', pence);
 END $$;
 
 -- Takes the order to another state, if the machine has a way there.
-CREATE FUNCTION move_order(request jsonb, new_state text) RETURNS orders LANGUAGE plpgsql AS $$
+CREATE FUNCTION move_order(request jsonb, new_state text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     moved   orders;
-    allowed jsonb;
+    allowed text[];
+    ignored text;
 BEGIN
-    SELECT * INTO moved FROM orders AS o WHERE o.client = request->>'client' AND o.id = request->>'order' FOR UPDATE;
+    SELECT * INTO moved FROM orders AS o WHERE o.id = request->>'order' AND o.client = request->>'client' FOR UPDATE;
     IF NOT FOUND THEN
         PERFORM refuse(404, 'no-such-order', 'There is no such order');
     END IF;
-    allowed := (SELECT coalesce(jsonb_agg(next), '[]') FROM idem_next_states('order', moved.state) AS next);
-    IF NOT allowed ? new_state THEN
+    allowed := ARRAY(SELECT idem_next_states('order', moved.state));
+    IF new_state <> ALL (allowed) THEN
         PERFORM refuse(409, 'invalid-transition', format('The order is %s and cannot become %s', moved.state, new_state),
             jsonb_build_object('state', moved.state, 'allowed', allowed));
     END IF;
@@ -74,27 +79,20 @@ BEGIN
         PERFORM refuse(422, 'amount-mismatch', 'That is not what the order costs',
             jsonb_build_object('total_pence', moved.total_pence));
     END IF;
-    UPDATE orders AS o SET state = new_state WHERE o.client = moved.client AND o.id = moved.id;
-    moved.state := new_state;
-    PERFORM idem_publish('sales', jsonb_build_object('client', moved.client, 'order', moved.id, 'placed_at', moved.placed_at, 'pence', 0),
+    UPDATE orders AS o SET state = new_state WHERE o.id = moved.id AND o.client = moved.client;
+    ignored := idem_publish('sales',
+        jsonb_build_object('client', moved.client, 'order', moved.id, 'placed_at', moved.placed_at, 'pence', 0),
         moved.client || '/' || moved.id, new_state, idem_context());
-    RETURN moved;
-END $$;
-
-CREATE FUNCTION pay_order(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE
-    paid orders := move_order(request, 'paid');
-BEGIN
-    RETURN jsonb_build_object('status', 200, 'body', jsonb_build_object('id', paid.id, 'state', paid.state));
+    RETURN jsonb_build_object('status', 200, 'body', jsonb_build_object('id', moved.id, 'state', new_state));
 END $$;
 
 -- From here on nobody cancels it, and what the client was told when it was placed may be kept wherever one likes.
 CREATE FUNCTION complete_order(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    completed orders := move_order(request, 'completed');
+    completed jsonb := move_order(request, 'completed');
 BEGIN
-    PERFORM idem_confirm(completed.id, completed.client);
-    RETURN jsonb_build_object('status', 200, 'body', jsonb_build_object('id', completed.id, 'state', completed.state));
+    PERFORM idem_confirm(request->>'order', request->>'client');
+    RETURN completed;
 END $$;
 
 -- The service has idem_execute_many() call it, for all of them.
@@ -102,7 +100,7 @@ CREATE FUNCTION order_request(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $
 BEGIN
     RETURN CASE split_part(request->>'path', '/', 4) -- /orders, /orders/{id}/pay
         WHEN '' THEN place_order(request)
-        WHEN 'pay' THEN pay_order(request)
+        WHEN 'pay' THEN move_order(request, 'paid')
         WHEN 'complete' THEN complete_order(request)
     END;
 END $$;
@@ -115,7 +113,7 @@ CREATE FUNCTION undo_order(args jsonb) RETURNS void LANGUAGE plpgsql SET search_
 DECLARE
     undone orders;
 BEGIN
-    UPDATE orders AS o SET state = 'cancelled' WHERE o.client = args->>'client' AND o.id = args->>'order'
+    UPDATE orders AS o SET state = 'cancelled' WHERE o.id = args->>'order' AND o.client = args->>'client'
     RETURNING * INTO undone;
     PERFORM idem_publish('sales', jsonb_build_object('client', undone.client, 'order', undone.id, 'placed_at', undone.placed_at,
                                                      'pence', -undone.total_pence),
@@ -126,8 +124,8 @@ END $$;
 CREATE FUNCTION why_not_cancelled(client text, id text) RETURNS jsonb LANGUAGE sql AS $$
     SELECT jsonb_build_object('type', 'urn:idem:problem:invalid-transition', 'status', 409,
                               'title', format('The order is %s and cannot become cancelled', o.state), 'state', o.state,
-                              'allowed', (SELECT coalesce(jsonb_agg(next), '[]') FROM idem_next_states('order', o.state) AS next))
-    FROM orders AS o WHERE o.client = $1 AND o.id = $2
+                              'allowed', ARRAY(SELECT idem_next_states('order', o.state)))
+    FROM orders AS o WHERE o.id = $2 AND o.client = $1
 $$;
 
 -- ---- what is read ----
@@ -136,7 +134,7 @@ $$;
 CREATE FUNCTION find_orders(clients text[], ids text[]) RETURNS SETOF jsonb LANGUAGE sql STABLE AS $$
     SELECT (SELECT jsonb_build_object('id', o.id, 'state', o.state, 'customer', o.customer, 'country', o.country,
                                       'placed_at', o.placed_at, 'total_pence', o.total_pence, 'lines', o.lines)
-            FROM orders AS o WHERE o.client = w.client AND o.id = w.id)
+            FROM orders AS o WHERE o.id = w.id AND o.client = w.client)
     FROM unnest(clients, ids) WITH ORDINALITY AS w (client, id, n) ORDER BY n
 $$;
 

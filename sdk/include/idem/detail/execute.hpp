@@ -32,7 +32,8 @@ std::string execute_list(std::span<const execute_item> items, Text&& text, Quote
     return list;
 }
 
-// The same of texts that are not quoted yet. One scope is sent for all, unless an item has its own, or a context.
+// The same of texts that are not quoted yet, where they cannot be parameters. One scope is sent for all, unless an item
+// has its own, or a context.
 template <typename Quote>
 std::string execute_many_sql(std::string_view handler, std::span<const execute_item> items,
                              const execute_options& options, Quote&& quote) {
@@ -46,8 +47,8 @@ std::string execute_many_sql(std::string_view handler, std::span<const execute_i
     };
     const bool contexts = std::ranges::any_of(items, has_context);
     return execute_many_sql(
-        quote(handler), execute_list(items, &execute_item::key, quote),
-        execute_list(items, &execute_item::request, quote),
+        quote(handler), array_sql(execute_list(items, &execute_item::key, quote), "text"),
+        array_sql(execute_list(items, &execute_item::request, quote), "jsonb"),
         contexts || std::ranges::any_of(items, has_scope) ? array_sql(execute_list(items, scope, quote), "text")
                                                           : quote(options.scope),
         contexts ? array_sql(execute_list(items, &execute_item::context, quote_or_null), "jsonb") : "");
