@@ -574,7 +574,7 @@ TEST_F(answers, what_is_too_large_is_refused) {
         EXPECT_NE(type_of(answer), "");
         EXPECT_TRUE(client.ended());
     };
-    refused(text_of("POST", "/orders", with_key(fresh), '"' + std::string(65'600, 'x') + '"'), 413);
+    refused(text_of("POST", "/orders", with_key(fresh), '"' + std::string(262'200, 'x') + '"'), 413);
     refused("POST /orders HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413);
     refused("POST /orders HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10100\r\n" + std::string(0x10100, 'x') +
                 "\r\n0\r\n\r\n",
