@@ -3,6 +3,9 @@
 # make installcheck     its tests, against a running server into which it was installed
 # make demo             the order intake, on a private server under build/ (SEED=… repeats a run)
 # make psql             psql on the demo's database
+# make service          the order service with all around it, on loopback (sdk/examples/order_service)
+# make service-demo     a week of orders through it, while its processes are killed (SEED=…)
+# make service-load     its load test (ARGS='--rate 5000 --seconds 60 --kill', …)
 # make check            every test suite, on private servers under build/
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
@@ -28,6 +31,15 @@ demo:
 psql:
 	@demo/run psql
 
+service:
+	@sdk/examples/order_service/run
+
+service-demo:
+	@sdk/examples/order_service/run demo $(if $(SEED),--seed $(SEED))
+
+service-load:
+	@sdk/examples/order_service/run load $(ARGS)
+
 sdk:
 	@scripts/sdk
 
@@ -35,4 +47,4 @@ bench:
 	@bench/run
 
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check demo psql sdk bench
+	setup check demo psql service service-demo service-load sdk bench

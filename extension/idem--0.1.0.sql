@@ -274,19 +274,27 @@ Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid
 
 Cost: that of idem_claim(), of the handler and of idem_complete() for each key, one subtransaction, and for each failed key two more. Until the transaction ends it has a lock for each key that it executed; with the stock settings 16 calls of 500 at a time leave room for others.$$;
 
-CREATE FUNCTION idem_execute_many(handler regprocedure, keys text[], requests jsonb[], scopes text[])
+CREATE FUNCTION idem_execute_many(
+	handler regprocedure, keys text[], requests jsonb[], scopes text[], contexts jsonb[] DEFAULT NULL)
 RETURNS SETOF idem_many_result
 AS 'MODULE_PATHNAME', 'idem_execute_many_scopes' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[]) FROM PUBLIC;
-COMMENT ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[]) IS
+REVOKE ALL ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[], jsonb[]) FROM PUBLIC;
+COMMENT ON FUNCTION idem_execute_many(regprocedure, text[], jsonb[], text[], jsonb[]) IS
 $$idem_execute_many() with a scope for each key, where requests of many clients are gathered into one call.
 
 handler, keys, requests  as there. The same key in two scopes is two keys
 scopes                   one for each key, 0 to 255 bytes each. Give the array a type: '{a,b}' alone is taken for one scope, '{a,b}'::text[] or scopes => '{a,b}' is not
+contexts                 one for each key, or NULL: what comes along with the request and is not part of it, such as a traceparent. No retry is compared by it; the handler reads it with idem_context()
 
-Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests and scopes differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests, scopes and contexts differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of the other.$$;
+
+CREATE FUNCTION idem_context() RETURNS jsonb
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+REVOKE ALL ON FUNCTION idem_context() FROM PUBLIC;
+COMMENT ON FUNCTION idem_context() IS
+$$What came along with the request of the handler that calls this: of contexts of idem_execute_many(), the one for its key. NULL: nothing did, or no handler calls.$$;
 
 CREATE FUNCTION idem_claim_many(keys text[], requests jsonb[] DEFAULT NULL, scope text DEFAULT '')
 RETURNS SETOF idem_many_result

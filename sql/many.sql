@@ -235,6 +235,20 @@ SELECT count(*) FROM idem_execute_many('place(jsonb)', '{}', '{}', scopes => '{}
 SELECT status FROM idem_execute_many('place(jsonb)', '{t1,t2}', ARRAY[request('t1', 1), request('t2', 1)], '{a,b}');
 SELECT scope, key FROM idem_keys WHERE key ~ '^t\d' ORDER BY key;
 
+-- what comes along with each, and is not compared: the handler of that key gets it, also when it runs again, and nobody else
+CREATE FUNCTION tell(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF request = '0' THEN
+		RAISE 'zero';
+	END IF;
+	RETURN (SELECT jsonb_build_object('told', idem_context(), 'within', (SELECT response FROM idem_execute('tell_within(jsonb)', 'within ' || request::text, '1')), 'after', idem_context()));
+END $$;
+CREATE FUNCTION tell_within(jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT coalesce(idem_context(), '"nothing"')$$;
+SELECT key, status, response - 'context' AS response FROM idem_execute_many('tell(jsonb)', '{v1,v2,v3,v4}', '{1,2,0,4}', '{"","","",""}', '{"{\"trace\": 1}",NULL,3,"[4]"}');
+SELECT key, status, response FROM idem_execute_many('tell(jsonb)', '{v1,v2}', '{1,2}', '{"",""}'::text[], '{"\"another\"",2}');
+SELECT key, status, response FROM idem_execute_many('tell(jsonb)', '{v5}', '{5}', scopes => '{""}', contexts => NULL);
+SELECT idem_context() IS NULL AS outside;
+
 -- until when each may be cached: not while it can be cancelled
 CREATE FUNCTION undo(jsonb) RETURNS void LANGUAGE sql AS '';
 CREATE TEMP TABLE cached AS SELECT * FROM idem_execute_many('place(jsonb)', '{r1,r2,r3,r1,r2,x,y,cancelled}', ARRAY[
@@ -257,6 +271,8 @@ SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{1,NULL}') :fails
 SELECT idem_execute_many('place(jsonb)', '{{bad},{worse}}', '{1,2}') :fails
 SELECT idem_execute_many('place(jsonb)', '{bad,worse}', '{{1},{2}}') :fails
 SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', NULL) :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', '{a}', '{1,2}') :fails
+SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', '{a}', '{{1}}') :fails
 SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', repeat('x', 256)) :fails
 SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', scopes => NULL) :fails
 SELECT idem_execute_many('place(jsonb)', '{bad}', '{1}', scopes => '{}') :fails

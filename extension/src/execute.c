@@ -35,6 +35,7 @@
 PG_FUNCTION_INFO_V1(idem_execute);
 PG_FUNCTION_INFO_V1(idem_execute_many);
 PG_FUNCTION_INFO_V1(idem_execute_many_scopes);
+PG_FUNCTION_INFO_V1(idem_context);
 
 #define STATUS_EXECUTED "executed"
 #define STATUS_FAILED "failed"
@@ -45,6 +46,7 @@ typedef struct Execution
 	FmgrInfo	function;
 	const char *name;			/* its signature is name(jsonb) */
 	const IdemKey *key;			/* that it works on */
+	Jsonb	   *context;		/* what came along with the request, or NULL */
 } Execution;
 
 static void
@@ -83,7 +85,8 @@ execution_begin(Execution *execution, FunctionCallInfo fcinfo, int handler_arg, 
  * stored, and until when it may be cached.
  */
 static Datum
-execute(Execution *execution, const IdemKey *key, Jsonb *request, TimestampTz *cacheable_until)
+execute(Execution *execution, const IdemKey *key, Jsonb *request, Jsonb *came_along,
+		TimestampTz *cacheable_until)
 {
 	ErrorContextCallback context = {
 		.previous = error_context_stack,
@@ -94,6 +97,7 @@ execute(Execution *execution, const IdemKey *key, Jsonb *request, TimestampTz *c
 	bool		isnull;
 
 	execution->key = key;
+	execution->context = came_along;
 	error_context_stack = &context;
 	CHECK_FOR_INTERRUPTS();
 
@@ -151,7 +155,7 @@ idem_execute(PG_FUNCTION_ARGS)
 	if (answer == ANSWER_CLAIMED)
 	{
 		values[0] = CStringGetTextDatum(STATUS_EXECUTED);
-		values[1] = execute(&execution, &key, terms.request, &cacheable_until);
+		values[1] = execute(&execution, &key, terms.request, NULL, &cacheable_until);
 	}
 	else
 	{
@@ -249,7 +253,8 @@ run_items(Execution *execution, ManyItem *items, int from, int to)
 				Datum		response;
 
 				MemoryContextSwitchTo(item_context);
-				response = execute(execution, &item->key, item->value, &item->cacheable_until);
+				response = execute(execution, &item->key, item->value, item->context,
+								   &item->cacheable_until);
 				MemoryContextSwitchTo(context);
 				item->response = datumCopy(response, false, -1);
 				MemoryContextReset(item_context);
@@ -345,7 +350,7 @@ idem_execute_many(PG_FUNCTION_ARGS)
 }
 
 /*
- * (handler, keys, requests, scopes) -> setof idem_many_result
+ * (handler, keys, requests, scopes, contexts) -> setof idem_many_result
  */
 Datum
 idem_execute_many_scopes(PG_FUNCTION_ARGS)
@@ -354,6 +359,28 @@ idem_execute_many_scopes(PG_FUNCTION_ARGS)
 	ManyItem   *items = many_items(fcinfo, 1, "requests", true, &count);
 
 	many_set_scopes(fcinfo, 3, items, count);
+	many_set_contexts(fcinfo, 4, items, count);
 	execute_many(fcinfo, items, count);
 	return (Datum) 0;
+}
+
+/*
+ * () -> jsonb, of the handler that calls it: the innermost one that runs, and
+ * that is to be found where an error would find it.
+ */
+Datum
+idem_context(PG_FUNCTION_ARGS)
+{
+	for (const ErrorContextCallback *each = error_context_stack; each != NULL; each = each->previous)
+	{
+		if (each->callback == add_context)
+		{
+			const Execution *execution = each->arg;
+
+			if (execution->context == NULL)
+				break;
+			PG_RETURN_JSONB_P(execution->context);
+		}
+	}
+	PG_RETURN_NULL();
 }

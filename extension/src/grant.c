@@ -37,7 +37,8 @@ static const struct
 	{"EXECUTE", "ROUTINE %1$s.idem_execute(pg_catalog.regprocedure, pg_catalog.text, pg_catalog.jsonb, "
 		"pg_catalog.text, pg_catalog.interval)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text), "
-		"%1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text[])", APP | DBA},
+		"%1$s.idem_execute_many(pg_catalog.regprocedure, pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text[], pg_catalog.jsonb[]), "
+		"%1$s.idem_context()", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_claim_many(pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text), "
 		"%1$s.idem_complete_many(pg_catalog.text[], pg_catalog.jsonb[], pg_catalog.text)", APP | DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_compensate_with(pg_catalog.text, pg_catalog.regprocedure, pg_catalog.jsonb, "

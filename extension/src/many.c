@@ -175,6 +175,22 @@ many_set_scopes(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count)
 	error_context_stack = context.previous;
 }
 
+/*
+ * What comes along with each request, if anything does.
+ */
+void
+many_set_contexts(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count)
+{
+	Datum	   *contexts;
+	bool	   *no_context;
+
+	if (PG_ARGISNULL(arg))
+		return;
+	elements_each(fcinfo, arg, "contexts", JSONBOID, count, &contexts, &no_context);
+	for (int i = 0; i < count; i++)
+		items[i].context = no_context[i] ? NULL : DatumGetJsonbP(contexts[i]);
+}
+
 static int
 compare_bytes(const char *a, int a_len, const char *b, int b_len)
 {

@@ -13,6 +13,7 @@ typedef struct ManyItem
 	IdemKey		key;
 	Datum		name;			/* text: the key as given */
 	Jsonb	   *value;			/* request or response; NULL: none */
+	Jsonb	   *context;		/* what comes along with the request, or NULL */
 	bool		claimed;		/* by this call */
 	const struct ManyItem *first;	/* of the same key and request, which was claimed */
 	const char *status;
@@ -24,6 +25,7 @@ extern ManyItem *many_items(FunctionCallInfo fcinfo, int keys_arg, const char *v
 						bool values_needed, int *count);
 extern void many_set_scope(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count);
 extern void many_set_scopes(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count);
+extern void many_set_contexts(FunctionCallInfo fcinfo, int arg, ManyItem *items, int count);
 extern void many_claim(ManyItem *items, int count);
 extern void many_repeat(ManyItem *item, ClaimAnswer answer);
 extern void many_answer(FunctionCallInfo fcinfo, const ManyItem *items, int count);

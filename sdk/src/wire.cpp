@@ -170,6 +170,24 @@ reply ask(PGconn* connection, const std::string& sql, const std::vector<const ch
     return collect(connection, patience);
 }
 
+reply ask(PGconn* connection, const std::string& sql, std::span<const parameter> parameters,
+          std::chrono::milliseconds patience) {
+    std::vector<Oid> types;
+    std::vector<const char*> values;
+    std::vector<int> lengths, formats;
+    for (const parameter& each : parameters) {
+        types.push_back(each.type);
+        values.push_back(each.value.c_str());
+        lengths.push_back(static_cast<int>(each.value.size()));
+        formats.push_back(each.binary ? 1 : 0);
+    }
+    const nonblocking mode{connection};
+    if (PQsendQueryParams(connection, sql.c_str(), static_cast<int>(parameters.size()), types.data(), values.data(),
+                          lengths.data(), formats.data(), 0) == 0)
+        return {};
+    return collect(connection, patience);
+}
+
 bool wait_for(int socket, bool writable, clock::time_point until) {
     pollfd watched{socket, static_cast<short>(writable ? POLLIN | POLLOUT : POLLIN), 0};
     for (;;) {

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,6 +54,14 @@ reply ask(PGconn*, const std::string& sql, std::chrono::milliseconds patience);
 // The same for one statement with parameters (null: NULL).
 reply ask(PGconn*, const std::string& sql, const std::vector<const char*>& parameters,
           std::chrono::milliseconds patience);
+
+// One that says its type, and may be in the protocol's binary form.
+struct parameter {
+    Oid type; // 0: the server finds out
+    std::string value;
+    bool binary;
+};
+reply ask(PGconn*, const std::string& sql, std::span<const parameter> parameters, std::chrono::milliseconds patience);
 
 // Collects the reply to what was sent before.
 reply collect(PGconn*, std::chrono::milliseconds patience);

@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(167);
+SELECT plan(170);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -32,6 +32,8 @@ SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)
 SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1}', '{1}', '{s,t}')$$, '{executed}'::text[], 'of 4, the last always a text');
 SELECT results_eq($$SELECT scope COLLATE "default" FROM idem_keys WHERE key = 'e1' AND scope <> '' ORDER BY 1$$, '{s,"{s,t}"}'::text[], '... also if it looks like an array');
 SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1,e1}', '{1,2}', '{s,t}'::text[])$$, '{completed,executed}'::text[], 'with scopes');
+SELECT results_eq($$SELECT status FROM idem_execute_many('regress_idem_do(jsonb)', '{e1,e2}', '{1,2}', '{s,t}'::text[], '{1,NULL}')$$, '{completed,executed}'::text[], 'and contexts');
+SELECT is(idem_context(), NULL, 'idem_context');
 SELECT results_eq($$SELECT status FROM idem_claim_many('{e3,e4}')$$, '{claimed,claimed}'::text[], 'idem_claim_many of 1 literal');
 SELECT results_eq($$SELECT status FROM idem_claim_many('{e5}', '{1}')$$, '{claimed}'::text[], 'of 2');
 SELECT results_eq($$SELECT status FROM idem_claim_many('{e3}', NULL, 's')$$, '{claimed}'::text[], 'of 3');
@@ -142,6 +144,8 @@ SELECT is(pg_temp.parameters('executing_many'), '{regprocedure,text[],jsonb[],te
 SELECT results_eq($$EXECUTE executing_many ('regress_idem_do(jsonb)', '{pe,pf}', '{1,2}', '')$$, '{completed,executed}'::text[], '... executed');
 PREPARE executing_scopes AS SELECT status FROM idem_execute_many($1, $2, $3, scopes => $4);
 SELECT is(pg_temp.parameters('executing_scopes'), '{regprocedure,text[],jsonb[],text[]}', 'with scopes, of untyped parameters');
+PREPARE executing_contexts AS SELECT status FROM idem_execute_many($1, $2, $3, $4, $5);
+SELECT is(pg_temp.parameters('executing_contexts'), '{regprocedure,text[],jsonb[],text[],jsonb[]}', 'with contexts, of untyped parameters');
 PREPARE claim_many AS SELECT status FROM idem_claim_many($1, $2, $3);
 SELECT is(pg_temp.parameters('claim_many'), '{text[],jsonb[],text}', 'idem_claim_many of untyped parameters');
 SELECT results_eq($$EXECUTE claim_many ('{pe,pg}', '{1,2}', '')$$, '{completed,claimed}'::text[], '... executed');

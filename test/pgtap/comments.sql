@@ -58,7 +58,7 @@ SELECT is(pg_temp.errors('idem_evict'), '{25006,40001,40P01,55000,55P03,ID002,ID
 SELECT is(pg_temp.errors('idem_digest'), '{ID005,ID006}', 'of idem_digest');
 SELECT is(pg_temp.errors('idem_execute'), '{22004,25006,40001,40P01,ID002,ID005,ID006,ID007,ID015}', 'of idem_execute');
 SELECT is(pg_temp.errors('idem_execute_many(regprocedure,text[],jsonb[],text)'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many');
-SELECT is(pg_temp.errors('idem_execute_many(regprocedure,text[],jsonb[],text[])'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many with scopes');
+SELECT is(pg_temp.errors('idem_execute_many(regprocedure,text[],jsonb[],text[],jsonb[])'), '{22004,22023,25006,40001,53200,ID002,ID005,ID006,ID015}', 'of idem_execute_many with scopes');
 SELECT is(pg_temp.errors('idem_claim_many'), '{22004,22023,25006,40001,53200,ID002,ID004,ID005,ID006}', 'of idem_claim_many');
 SELECT is(pg_temp.errors('idem_complete_many'), '{22004,22023,25006,ID001,ID003,ID005,ID006}', 'of idem_complete_many');
 SELECT is(pg_temp.errors('idem_compensate_with'), '{22004,25006,40001,40P01,55P03,ID001,ID002,ID003,ID005,ID006,ID007,ID015,ID017}', 'of idem_compensate_with');

@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(48);
+SELECT plan(49);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -45,10 +45,11 @@ SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)),
 SELECT is(pg_temp.contract('idem_execute_many(regprocedure,text[],jsonb[],text)'),
 	'(handler regprocedure, keys text[], requests jsonb[], scope text DEFAULT ''''::text'
 	') -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'idem_execute_many');
-SELECT is(pg_temp.contract('idem_execute_many(regprocedure,text[],jsonb[],text[])'),
-	'(handler regprocedure, keys text[], requests jsonb[], scopes text[]) -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'with scopes');
+SELECT is(pg_temp.contract('idem_execute_many(regprocedure,text[],jsonb[],text[],jsonb[])'),
+	'(handler regprocedure, keys text[], requests jsonb[], scopes text[], contexts jsonb[] DEFAULT NULL::jsonb[]) -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'with scopes');
 SELECT is(string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum), 'key text, status text, response jsonb, cacheable_until timestamp with time zone', 'idem_many_result')
 	FROM pg_attribute WHERE attrelid = 'idem_many_result'::regclass;
+SELECT is(pg_temp.contract('idem_context'), '() -> jsonb / C VOLATILE PARALLEL RESTRICTED', 'idem_context');
 SELECT is(pg_temp.contract('idem_claim_many'),
 	'(keys text[], requests jsonb[] DEFAULT NULL::jsonb[], scope text DEFAULT ''''::text'
 	') -> SETOF idem_many_result / C VOLATILE PARALLEL UNSAFE', 'idem_claim_many');

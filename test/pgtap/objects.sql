@@ -17,7 +17,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_evict(text,text)',
 	'function idem_digest(text,text)',
 	'function idem_execute(regprocedure,text,jsonb,text,interval)', 'type idem_execute_result',
-	'function idem_execute_many(regprocedure,text[],jsonb[],text)', 'function idem_execute_many(regprocedure,text[],jsonb[],text[])', 'type idem_many_result',
+	'function idem_execute_many(regprocedure,text[],jsonb[],text)', 'function idem_execute_many(regprocedure,text[],jsonb[],text[],jsonb[])', 'function idem_context()', 'type idem_many_result',
 	'function idem_claim_many(text[],jsonb[],text)', 'function idem_complete_many(text[],jsonb[],text)',
 	'function idem_compensate_with(text,regprocedure,jsonb,text,interval,bigint)',
 	'function idem_confirm(text,text)',

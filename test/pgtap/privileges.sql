@@ -24,10 +24,10 @@ CREATE VIEW pg_temp.may AS
 	WHERE CASE test WHEN 'has_function_privilege(name,oid,text)'::regprocedure THEN has_function_privilege(r.rolname, objid, privilege)
 	                ELSE has_table_privilege(r.rolname, objid, privilege) END;
 
-SELECT is(count(*), 51 + 33 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
+SELECT is(count(*), 52 + 33 * 7::bigint, 'a superuser may do all') FROM pg_temp.may WHERE role = 'postgres' OR (role = current_user AND role <> 'postgres');
 SELECT is_empty($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_nobody'$$, 'PUBLIC may do nothing');
 SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_app'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_context', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_publish', 'EXECUTE'), ('idem_outbox', 'INSERT'), ('idem_outbox_default', 'EXECUTE'), ('idem_consume', 'EXECUTE'), ('idem_consume_seq', 'EXECUTE'), ('idem_incarnation', 'EXECUTE'), ('idem_next_states', 'EXECUTE'), ('idem_machine_dot', 'EXECUTE')
 $$, 'what an app may do');
 SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_consumer'$$, $$VALUES
@@ -35,7 +35,7 @@ SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_
 	('idem_incarnation', 'EXECUTE'), ('idem_subscriptions', 'SELECT')
 $$, 'what a consumer may do');
 SELECT bag_eq($$SELECT object, privilege FROM pg_temp.may WHERE role = 'regress_idem_dba'$$, $$VALUES
-	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
+	('idem_claim', 'EXECUTE'), ('idem_complete', 'EXECUTE'), ('idem_release', 'EXECUTE'), ('idem_renew', 'EXECUTE'), ('idem_checkpoint', 'EXECUTE'), ('idem_execute', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_execute_many', 'EXECUTE'), ('idem_context', 'EXECUTE'), ('idem_claim_many', 'EXECUTE'), ('idem_complete_many', 'EXECUTE'), ('idem_compensate_with', 'EXECUTE'), ('idem_confirm', 'EXECUTE'), ('idem_cancel', 'EXECUTE'), ('idem_status', 'EXECUTE'), ('idem_digest', 'EXECUTE'),
 	('idem_evict', 'EXECUTE'), ('idem_maintain', 'EXECUTE'), ('idem_verify', 'EXECUTE'), ('idem_next_xid', 'EXECUTE'),
 	('idem_stats', 'SELECT'), ('idem_counters', 'EXECUTE'), ('idem_stats_reset', 'EXECUTE'), ('idem_suspects', 'EXECUTE'),
 	('idem_keys', 'SELECT'), ('idem_holders', 'SELECT'), ('idem_compensations', 'SELECT'), ('idem_stores', 'SELECT'), ('idem_ring', 'SELECT'), ('idem_pinned', 'SELECT'),

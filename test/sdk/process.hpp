@@ -34,7 +34,9 @@ public:
 
     [[nodiscard]] bool runs() const { return kill(pid_, 0) == 0 && waitpid(pid_, nullptr, WNOHANG) == 0; }
 
-    // Its exit status; -1 if it was killed.
+    void send(int signal) const { kill(pid_, signal); }
+
+    // Its exit status; -1 if it was killed. Signal 0 is none: it ends by itself.
     int end(int signal) {
         kill(pid_, signal);
         int status = 0;

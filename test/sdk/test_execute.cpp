@@ -193,6 +193,21 @@ TYPED_TEST(execute_in, says_until_when_it_may_be_cached) {
     for (const auto& not_at_all : std::span{all}.subspan(2)) EXPECT_FALSE(not_at_all.cacheable_until());
 }
 
+// A context reaches the handler of its key, and is not compared.
+TYPED_TEST(execute_in, of_many_each_has_a_context) {
+    const auto& key = this->fresh;
+    this->open.value("CREATE OR REPLACE FUNCTION pg_temp.tell(request jsonb) RETURNS jsonb LANGUAGE sql AS "
+                     "'SELECT coalesce(idem_context(), request)'; SELECT 1");
+    std::vector<idem::execute_item> items{{key, "1", {}, R"({"trace": "it's"})"}, {key + "2", "2"}};
+    const auto all = idem::execute_many(*this->open, "pg_temp.tell(jsonb)", items, {.scope = "all"});
+    EXPECT_EQ(all[0].response(), R"({"trace": "it's"})");
+    EXPECT_EQ(all[1].response(), "2");
+    items[0].context = "3";
+    items[0].scope = "all";
+    EXPECT_EQ(idem::execute_many(*this->open, "pg_temp.tell(jsonb)", items, {.scope = "all"})[0].response(),
+              all[0].response());
+}
+
 TYPED_TEST(execute_through, is_one_round_trip) {
     const auto& key = this->fresh;
     const std::vector<idem::execute_item> items{{key, this->request(key)}, {key + "2", this->request(key)}};

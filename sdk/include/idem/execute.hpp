@@ -82,6 +82,9 @@ execution execute(PGconn*, std::string_view handler, std::string_view key, std::
 struct execute_item {
     std::string key{}, request{};
     std::optional<std::string> scope{}; // default: that of execute_options
+    // JSON that the handler reads with idem_context(), a traceparent say: not part of the request, and no retry is
+    // compared by it.
+    std::optional<std::string> context{};
 };
 
 // The same for up to 500 keys, which may be none; an answer for each, in their order. The function may run more than

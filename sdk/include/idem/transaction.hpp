@@ -27,6 +27,8 @@ public:
     // timeout. Let it pass: run knows what to retry, and the transaction is over anyway.
     result exec(const std::string& sql, std::initializer_list<std::optional<std::string_view>> parameters = {});
 
+    [[nodiscard]] std::chrono::milliseconds response_timeout() const noexcept { return timeout_; }
+
     // For anything else that libpq offers (COPY, prepared statements, …); such calls know no response timeout.
     [[nodiscard]] PGconn* connection() const noexcept { return connection_; }
 

@@ -19,7 +19,7 @@ namespace idem::detail {
 std::string execute_sql(std::string_view handler, std::string_view key, std::string_view request,
                         std::string_view scope, const execute_options&);
 std::string execute_many_sql(std::string_view handler, std::string_view keys, std::string_view requests,
-                             std::string_view scope);
+                             std::string_view scope, std::string_view contexts);
 std::string array_sql(std::string_view elements, std::string_view type);
 
 execute_status parse_execute_status(std::string_view);
@@ -32,18 +32,26 @@ std::string execute_list(std::span<const execute_item> items, Text&& text, Quote
     return list;
 }
 
-// The same of texts that are not quoted yet. One scope is sent for all, unless an item has its own.
+// The same of texts that are not quoted yet, where they cannot be parameters. One scope is sent for all, unless an item
+// has its own, or a context.
 template <typename Quote>
 std::string execute_many_sql(std::string_view handler, std::span<const execute_item> items,
                              const execute_options& options, Quote&& quote) {
     const auto has_scope = [](const execute_item& item) { return item.scope.has_value(); };
+    const auto has_context = [](const execute_item& item) { return item.context.has_value(); };
     const auto scope = [&options](const execute_item& item) -> std::string_view {
         return item.scope ? *item.scope : options.scope;
     };
-    return execute_many_sql(quote(handler), execute_list(items, &execute_item::key, quote),
-                            execute_list(items, &execute_item::request, quote),
-                            std::ranges::any_of(items, has_scope) ? array_sql(execute_list(items, scope, quote), "text")
-                                                                  : quote(options.scope));
+    const auto quote_or_null = [&quote](const std::optional<std::string>& text) {
+        return text ? std::string{quote(*text)} : "NULL";
+    };
+    const bool contexts = std::ranges::any_of(items, has_context);
+    return execute_many_sql(
+        quote(handler), array_sql(execute_list(items, &execute_item::key, quote), "text"),
+        array_sql(execute_list(items, &execute_item::request, quote), "jsonb"),
+        contexts || std::ranges::any_of(items, has_scope) ? array_sql(execute_list(items, scope, quote), "text")
+                                                          : quote(options.scope),
+        contexts ? array_sql(execute_list(items, &execute_item::context, quote_or_null), "jsonb") : "");
 }
 
 // `text(row, column)`: the field's text, or nothing for NULL.
