@@ -1,5 +1,5 @@
 // batcher: gathers what requests want of the database, and answers them from there. A thread that has nothing to do
-// takes what there is at once, so nobody waits for others; while all are busy the next batch grows.
+// takes what there is at once, unless so many come that a batch of them is worth a short wait.
 #pragma once
 
 #include "metrics.hpp"
@@ -115,7 +115,10 @@ private:
     std::mutex turn_{};
     std::condition_variable more_{};
     std::deque<call*> queue_{};
-    std::size_t idle_ = 0;
+    call::clock::time_point gathered_since_{}; // what is in the queue
+    call::clock::time_point counted_since_{};  // what was handed over
+    std::size_t handed_over_ = 0;
+    bool is_busy_ = false; // so many come that waiting for more of them saves time
     bool ended_ = false;
 
     std::vector<std::thread> threads_{};

@@ -1,6 +1,7 @@
 #include "http.hpp"
 
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/basic_parser.hpp>
@@ -216,7 +217,7 @@ private:
     void linger() {
         if (phase_ != phase::ending) {
             error_code ignored;
-            socket_.shutdown(tcp::socket::shutdown_send, ignored);
+            socket_.shutdown(socket::shutdown_send, ignored);
             phase_ = phase::ending;
             over_time_ = false;
             until_ = clock::now() + lingering;
@@ -248,11 +249,9 @@ http_listener::http_listener(asio::io_context& io, http_options options, exchang
       exchanges_{std::move(made)},
       acceptor_{io},
       timer_{io} {
-    tcp::resolver resolver{io_};
-    const tcp::endpoint at = *resolver.resolve(options_.host, options_.port, tcp::resolver::passive).begin();
-    acceptor_.open(at.protocol());
+    acceptor_.open(options_.at.protocol());
     acceptor_.set_option(asio::socket_base::reuse_address{true});
-    acceptor_.bind(at);
+    acceptor_.bind(options_.at);
     acceptor_.listen(asio::socket_base::max_listen_connections);
     tick();
     accept();
@@ -269,7 +268,7 @@ void http_listener::accept() {
         if (!acceptor_.is_open()) return;
         if (failed == asio::error::connection_aborted) return accept();
         if (failed) return; // no descriptor is left, say: until the next tick
-        error_code ignored;
+        error_code ignored; // a Unix socket has no such option
         from.set_option(tcp::no_delay{true}, ignored);
         const auto added = sessions_.emplace(sessions_.end(), *this, std::move(from));
         accept();

@@ -4,8 +4,8 @@
 
 #include <boost/asio/basic_socket_acceptor.hpp>
 #include <boost/asio/basic_waitable_timer.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/http/verb.hpp>
 
 #include <chrono>
@@ -77,7 +77,7 @@ public:
 };
 
 struct http_options {
-    std::string host = "127.0.0.1", port = "8081";
+    boost::asio::generic::stream_protocol::endpoint at{}; // an address and port, or the path of a Unix socket
     std::size_t most_connections = 20'000;
     std::uint32_t most_header = 8 * 1024;
     std::uint64_t most_body = 256 * 1024;
@@ -106,7 +106,8 @@ public:
 private:
     class session;
     using executor = boost::asio::io_context::executor_type;
-    using socket = boost::asio::basic_stream_socket<boost::asio::ip::tcp, executor>;
+    using protocol = boost::asio::generic::stream_protocol;
+    using socket = boost::asio::basic_stream_socket<protocol, executor>;
 
     void accept();
     void tick();
@@ -115,7 +116,7 @@ private:
     boost::asio::io_context& io_;
     http_options options_;
     exchanges exchanges_;
-    boost::asio::basic_socket_acceptor<boost::asio::ip::tcp, executor> acceptor_;
+    boost::asio::basic_socket_acceptor<protocol, executor> acceptor_;
     boost::asio::basic_waitable_timer<clock, boost::asio::wait_traits<clock>, executor> timer_;
     std::list<session> sessions_;
     std::function<void()> done_{};

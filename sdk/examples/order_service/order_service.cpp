@@ -11,6 +11,9 @@
 
 #include <CLI/CLI.hpp>
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <spdlog/async.h>
@@ -20,6 +23,9 @@
 #include <spdlog/spdlog.h>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -45,13 +51,31 @@ constexpr const char* footer =
     "clients again.\n\n"
     "Exit status: 0 told to stop, and all was answered; 1 it failed, or not all was answered in time; 2 wrong usage.\n";
 
+// A path has a slash. What a killed service left there is in the way.
+boost::asio::generic::stream_protocol::endpoint place_of(const std::string& where) {
+    if (where.find('/') != std::string::npos) {
+        if (where.size() >= sizeof(sockaddr_un::sun_path)) throw CLI::ValidationError{"--listen", "the path is too long"};
+        unlink(where.c_str());
+        return boost::asio::local::stream_protocol::endpoint{where};
+    }
+    using boost::asio::ip::tcp;
+    const auto colon = where.rfind(':');
+    if (colon == std::string::npos) throw CLI::ValidationError{"--listen", "it is neither HOST:PORT nor a path"};
+    boost::asio::io_context io;
+    return tcp::resolver{io}
+        .resolve(where.substr(0, colon), where.substr(colon + 1), tcp::resolver::passive)
+        .begin()
+        ->endpoint();
+}
+
 arguments parse(int argc, char** argv) {
     arguments given;
     CLI::App app{"Orders over HTTP, each done once.", "order-service"};
     app.footer(footer);
     app.get_formatter()->column_width(28);
     app.set_help_flag("-h,--help", "Show this");
-    app.add_option("--listen", given.listen, "Where to serve (127.0.0.1:8081)")->type_name("HOST:PORT");
+    app.add_option("--listen", given.listen, "Where to serve: HOST:PORT, or the path of a Unix socket (127.0.0.1:8081)")
+        ->type_name("WHERE");
     app.add_option("--dsn", given.database.conninfo,
                    "The database, a connection string or URI; for what it leaves out, PGHOST and so on")
         ->type_name("CONNINFO");
@@ -74,10 +98,7 @@ arguments parse(int argc, char** argv) {
     app.add_option("--access-log", given.access_log, "A file, - for standard output (-), or off")->type_name("FILE");
     try {
         app.parse(argc, argv);
-        const auto colon = given.listen.rfind(':');
-        if (colon == std::string::npos) throw CLI::ValidationError{"--listen", "it is not HOST:PORT"};
-        given.http.host = given.listen.substr(0, colon);
-        given.http.port = given.listen.substr(colon + 1);
+        given.http.at = place_of(given.listen);
     } catch (const CLI::ParseError& wrong) {
         std::exit(app.exit(wrong) == 0 ? done : misused); // it may be --help
     }
@@ -123,6 +144,8 @@ public:
           http_{io_, given.http, [this](shop::http_connection& to) { return api_.exchange(to); }},
           watch_{io_, given.database.conninfo, calls_.connected(),
                  [this](shop::clients all) { api_.known = std::move(all); }} {
+        // Whoever may enter its directory may connect, as anyone may to a port.
+        if (given_.listen.find('/') != std::string::npos) chmod(given_.listen.c_str(), 0666);
         await_signal();
         tick();
     }
