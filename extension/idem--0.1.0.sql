@@ -34,7 +34,7 @@ CREATE TABLE idem_pinned (
 	fate pg_catalog.text COLLATE pg_catalog."C",    -- NULL: an ordinary key; else see compensation.c
 	deadline pg_catalog.timestamptz,
 	ttl_ends_at pg_catalog.timestamptz,             -- if it expires at another time, for a deadline or a lease
-	handlers pg_catalog.jsonb,                      -- [{handler, args, role}], as registered
+	handlers pg_catalog.jsonb,                      -- [{handler, args, owner, role}], as registered
 	answer pg_catalog.jsonb,                        -- of idem_cancel(), the same for each repeat
 	attempt pg_catalog.int4,                        -- NULL: the first
 	token pg_catalog.int8,                          -- this and the next three: of a lease
@@ -46,6 +46,15 @@ CREATE INDEX idem_pinned_key ON idem_pinned USING hash (key pg_catalog.text_ops)
 CREATE INDEX idem_pinned_digest ON idem_pinned USING hash (digest pg_catalog.int8_ops);
 CREATE INDEX idem_pinned_expires_at ON idem_pinned USING btree (expires_at pg_catalog.timestamptz_ops);
 CREATE INDEX idem_pinned_deadline ON idem_pinned USING btree (fate pg_catalog.text_ops, deadline pg_catalog.timestamptz_ops);
+
+CREATE FUNCTION idem_handlers_check() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_handlers_check() FROM PUBLIC;
+COMMENT ON FUNCTION idem_handlers_check() IS
+$$Trigger that refuses rows, written by SQL, whose handlers would run as a role that the writer is not.
+
+Errors: 42501 such a row.$$;
+CREATE TRIGGER idem_handlers_check BEFORE INSERT OR UPDATE ON idem_pinned
+FOR EACH ROW EXECUTE FUNCTION idem_handlers_check();
 
 -- the low 48 bits of tokens, see lease.c
 CREATE SEQUENCE idem_tokens MAXVALUE 281474976710655;
@@ -382,7 +391,7 @@ REVOKE ALL ON FUNCTION idem_compensate_with(text, regprocedure, jsonb, text, int
 COMMENT ON FUNCTION idem_compensate_with(text, regprocedure, jsonb, text, interval, bigint) IS
 $$Say how to undo the work of a key that this transaction has claimed, or that the token holds. Without a token it is kept with the completion, with one by this transaction's commit: make that, and then the remote call. A release drops it. Several handlers run in reverse order.
 
-handler   a function f(jsonb) that returns void or jsonb, such as 'refund(jsonb)'. It runs as the role that calls this: give it a SET search_path
+handler   a function f(jsonb) that returns void or jsonb, such as 'refund(jsonb)'. It runs as the role that calls this, as long as it has the same owner: give it a SET search_path
 args      what it is called with; NULL means a JSON null
 deadline  how long after the completion the key is cancelled unless it has been confirmed: at most ten years; of several the earliest; NULL: never. Without a deadline the key expires as any other; with one, not before it is confirmed or cancelled
 token     of a claim with a lease: that of idem_claim(). The deadline then counts from now, and is kept also if the key is never completed, once the lease is over. A takeover leaves it; in one transaction with idem_checkpoint() it is registered once
@@ -422,9 +431,9 @@ status is
   refused      it is confirmed, or has no handler, or a handler met the state machine's refusal, which undid all that they did; response has the reason
   in_progress  another transaction or a lease holds the key and wait ran out
 A key whose lease is over is compensated if it has handlers, otherwise tombstoned; the late owner's token then holds it no longer.
-Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, with search_path pg_catalog.
+Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, and with search_path pg_catalog unless who calls has become that role by SET ROLE.
 
-Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of a handler.$$;
+Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege, or it is another owner's; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of a handler.$$;
 
 CREATE VIEW idem_compensations AS
 SELECT p.scope, p.key, p.handlers, p.deadline,

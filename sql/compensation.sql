@@ -24,7 +24,7 @@ END $$;
 CREATE VIEW pg_temp.stored AS
 	SELECT key, fate, deadline - completed_at BETWEEN '59 min' AND '1 h' AS deadline,
 	       CASE WHEN isfinite(expires_at) THEN date_trunc('hour', expires_at - now() + interval '1 min')::text ELSE 'never' END AS expires_in,
-	       replace(handlers::text, format('"role": "%s"', current_user), '"role": "me"')::jsonb AS handlers, answer - 'cancelled_at' AS answer
+	       replace(handlers::text, to_json(current_user)::text, '"me"')::jsonb AS handlers, answer - 'cancelled_at' AS answer
 	FROM idem_pinned ORDER BY key;
 
 BEGIN;

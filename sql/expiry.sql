@@ -105,4 +105,12 @@ SELECT store, life, response FROM pg_temp.stored WHERE key = 'default then long'
 UPDATE idem_pinned SET expires_at = now() - interval '1 s' WHERE scope = 'expiry' AND key = 'default then long';
 CALL pg_temp.complete('default then long', '3');
 SELECT status, response FROM idem_claim('default then long', scope => 'expiry');
+-- a life that ended at once is in the new current generation, and the next one, by who had not noticed that the ring turned, in the
+-- one before: that is the one that lives
+BEGIN;
+UPDATE idem_ring SET current = 1, opened_at = now(), ttl = '{86400,86400,0}', ends_at = ARRAY[now() + interval '1 day', 'infinity', '-infinity'] WHERE store = 'keys';
+INSERT INTO idem_keys_1 SELECT idem_digest('overtaken', 'expiry'), now(), now() - interval '2 s', now() - interval '1 s', NULL, 'expiry', 'overtaken', NULL, '1';
+INSERT INTO idem_keys_0 SELECT idem_digest('overtaken', 'expiry'), now(), now(), now() + interval '1 h', 2, 'expiry', 'overtaken', NULL, '2';
+SELECT status, response FROM idem_claim('overtaken', scope => 'expiry');
+ROLLBACK;
 SELECT * FROM idem_verify();

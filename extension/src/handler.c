@@ -6,8 +6,8 @@
  * is, by the caller.  One that undoes it is registered for later.
  *
  * That is kept by its qualified name, not by its oid, so that dump,
- * restore and pg_upgrade carry it; what it is and whether its role may call it
- * is looked at again before each call.
+ * restore and pg_upgrade carry it; what it is, whose, and whether its role may
+ * call it is looked at again before each call.
  *
  * It runs as the role that registered it.  For that role itself it is an
  * ordinary call.  For anybody else it is a security-restricted operation, as
@@ -27,9 +27,11 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "json.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "tables.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -37,8 +39,11 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/varlena.h"
+
+PG_FUNCTION_INFO_V1(idem_handlers_check);
 
 /* the one that runs */
 typedef struct HandlerCall
@@ -91,6 +96,19 @@ handler_check(Oid function, Oid role, HandlerUse use, const char *hint)
 									  GetUserNameFromId(role, false)), hint);
 }
 
+static char *
+owner_of(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	char	   *owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	owner = GetUserNameFromId(((Form_pg_proc) GETSTRUCT(tuple))->proowner, false);
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
 /*
  * The handler that the arguments name, in the memory of the transaction.
  */
@@ -118,6 +136,7 @@ handler_make(FunctionCallInfo fcinfo, int function_arg, int args_arg)
 		psprintf("%s(jsonb)",
 				 quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
 											get_func_name(function)));
+	handler->owner = owner_of(function);
 	handler->role = GetUserNameFromId(GetUserId(), false);
 	if (PG_ARGISNULL(args_arg))
 	{
@@ -139,12 +158,13 @@ put_handlers(JsonbParseState **state, const Handler *handler)
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	json_put_string(state, "handler", handler->function, strlen(handler->function));
 	json_put_jsonb(state, "args", DatumGetJsonbP(handler->args));
+	json_put_string(state, "owner", handler->owner, strlen(handler->owner));
 	json_put_string(state, "role", handler->role, strlen(handler->role));
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
 /*
- * As they are stored: an array of {handler, args, role}, in the order in which
+ * As they are stored: an array of {handler, args, owner, role}, in the order in which
  * they were registered, behind those that are stored already, if not 0.
  */
 Datum
@@ -197,6 +217,46 @@ handlers_first_role(Datum handlers)
 }
 
 /*
+ * Trigger on idem_pinned.  Whoever writes a row by SQL writes what is called as
+ * the roles that its handlers name, so it must be able to become them: the
+ * privilege to write all tables, pg_write_all_data, is not that of a superuser.
+ */
+Datum
+idem_handlers_check(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	tuple;
+	Jsonb	   *handlers;
+	Datum		value;
+	bool		isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		RelationGetRelid(trigger->tg_relation) != idem_tables()->pinned.heap)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("idem_handlers_check() must be called as a trigger on idem_pinned")));
+	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	value = heap_getattr(tuple, PINNED_HANDLERS, RelationGetDescr(trigger->tg_relation), &isnull);
+	if (isnull || superuser())
+		return PointerGetDatum(tuple);
+
+	handlers = DatumGetJsonbP(value);
+	for (uint32 i = 0; i < JB_ROOT_COUNT(handlers); i++)
+	{
+		const char *role = stored_string(handlers, i, "role");
+		Oid			oid = get_role_oid(role, true);
+
+		if (!OidIsValid(oid) || !has_privs_of_role(GetUserId(), oid))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied to write a handler of role \"%s\"", role),
+					 errdetail("It would be called as that role."),
+					 errhint("Register handlers by idem_compensate_with().")));
+	}
+	return PointerGetDatum(tuple);
+}
+
+/*
  * The function of that name and signature, by the catalog alone: neither what
  * the caller may see nor a type that it has made changes what is found.
  */
@@ -221,15 +281,43 @@ find_function(const char *function)
 }
 
 /*
- * May the handler run as an ordinary call?  A superuser who plays another role
- * could be made itself again by RESET ROLE.
+ * A function of that name may have been dropped since, and another made by
+ * anybody who may create in its schema: that one is not what the role chose.
+ */
+static void
+refuse_other_owner(const HandlerCall *call, Oid function, const char *owner)
+{
+	const char *now = owner_of(function);
+
+	if (strcmp(now, owner) == 0 || strcmp(now, call->role) == 0 ||
+		superuser_arg(get_role_oid(now, false)))
+		return;
+	refuse_handler(call->function,
+				   psprintf(_("It belonged to role \"%s\" when it was registered, and is now role \"%s\"'s."), owner, now),
+				   psprintf(_("If it is the right one, ALTER FUNCTION ... OWNER TO %s, or to %s, and cancel again."),
+							quote_identifier(owner), quote_identifier(call->role)));
+}
+
+/*
+ * May the handler run as an ordinary call?  Who plays the role, by SET ROLE or
+ * in a SECURITY DEFINER function, and is more than that or somebody else, could
+ * be made itself again by RESET ROLE.
  */
 static bool
 is_own(Oid role)
 {
 	return role == GetUserId() &&
-		(role == GetSessionUserId() || !superuser_arg(GetSessionUserId())) &&
-		(role == GetAuthenticatedUserId() || !superuser_arg(GetAuthenticatedUserId()));
+		has_privs_of_role(role, GetSessionUserId()) &&
+		has_privs_of_role(role, GetAuthenticatedUserId());
+}
+
+/*
+ * Could who called become the role anyway?
+ */
+static bool
+may_become(Oid role)
+{
+	return has_privs_of_role(GetUserId(), role) && has_privs_of_role(GetSessionUserId(), role);
 }
 
 /*
@@ -269,7 +357,7 @@ have_temporary(void)
 static void
 refuse_temporary(const HandlerCall *call, Oid role)
 {
-	if (!has_privs_of_role(GetUserId(), role) && have_temporary())
+	if (!may_become(role) && have_temporary())
 		refuse_handler(call->function,
 					   psprintf(_("It would run as role \"%s\", and could take a temporary object of this session for its own."),
 								call->role),
@@ -323,6 +411,7 @@ call_function(HandlerCall *call, Oid function, Oid role, Datum args, bool *isnul
 	Oid			save_user;
 	int			save_context;
 	int			save_level = 0;
+	bool		foreign_path = role != GetUserId() || !may_become(role);
 	Datum		result;
 
 	call->restricted = !is_own(role);
@@ -336,9 +425,10 @@ call_function(HandlerCall *call, Oid function, Oid role, Datum args, bool *isnul
 		SetUserIdAndSecContext(role, save_context | SECURITY_LOCAL_USERID_CHANGE |
 							   SECURITY_RESTRICTED_OPERATION);
 		save_level = NewGUCNestLevel();
-		(void) set_config_option("search_path", "pg_catalog, pg_temp",
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		if (foreign_path)
+			(void) set_config_option("search_path", "pg_catalog, pg_temp",
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
 	}
 
 	fmgr_info(function, &flinfo);
@@ -387,6 +477,7 @@ handlers_run(const IdemKey *key, Datum stored)
 		if (!OidIsValid(function))
 			refuse_handler(call.function, _("There is no function of that name and signature."), hint);
 		handler_check(function, role, HANDLER_COMPENSATES, hint);
+		refuse_other_owner(&call, function, stored_string(handlers, i, "owner"));
 
 		result = call_function(&call, function, role,
 							   JsonbPGetDatum(JsonbValueToJsonb(stored_member(handlers, i, "args", jbvNull))),

@@ -18,6 +18,7 @@ typedef struct Handler
 {
 	const struct Handler *before;	/* registered before this one */
 	const char *function;		/* qualified */
+	const char *owner;			/* of the function */
 	const char *role;			/* who registered it */
 	Datum		args;			/* jsonb */
 } Handler;

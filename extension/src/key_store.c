@@ -315,9 +315,12 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 /*
  * The key's newest row, expired or not.
  *
- * A key's lives can be in idem_pinned and in the ring in any order, but within
- * the ring a younger generation holds the younger life.  The youngest is the
- * one after the current, from when it is opened.
+ * A key's lives can be in idem_pinned and in the ring in any order.  Within the
+ * ring a younger generation holds the younger life, but for a moment when the
+ * ring turns: a row that expired at once can be in the new current generation,
+ * and its successor, by who had not noticed yet, in the one before.  So only a
+ * living row ends the search.  The youngest generation is the one after the
+ * current, from when it is opened.
  */
 bool
 key_store_find(const IdemKey *key, KeyRow *row)
@@ -331,12 +334,14 @@ key_store_find(const IdemKey *key, KeyRow *row)
 		youngest++;
 
 	found = find_in(PINNED, key, row, false);
-	for (int age = 0; !in_ring && age < RING_GENERATIONS; age++)
+	for (int age = 0; age < RING_GENERATIONS; age++)
 	{
 		int			i = (youngest + RING_GENERATIONS - age) % RING_GENERATIONS;
 
+		if (in_ring && row->expires_at > GetCurrentTimestamp())
+			break;
 		if (!TIMESTAMP_IS_NOBEGIN(ring->ends_at[i]))
-			in_ring = find_in(i, key, row, found);
+			in_ring |= find_in(i, key, row, found || in_ring);
 	}
 	found |= in_ring;
 

@@ -8,6 +8,7 @@
 #include "idem.h"
 
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "deadline.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
@@ -43,15 +44,18 @@ keep_deadlines(void (*commit) (void))
 {
 	TimestampTz now = GetCurrentTimestamp();
 	List	   *roles;
-	ListCell   *cell;
+	int			first;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	roles = deadline_roles(now);
 	PopActiveSnapshot();
 	commit();
-	foreach(cell, roles)
+
+	/* a handler that does not end may use up the round, but not each role's */
+	first = roles == NIL ? 0 : (int) pg_prng_uint64_range(&pg_global_prng_state, 0, list_length(roles) - 1);
+	for (int i = 0; i < list_length(roles); i++)
 	{
-		deadline_run(lfirst(cell), now);
+		deadline_run(list_nth(roles, (first + i) % list_length(roles)), now);
 		commit();
 	}
 }

@@ -50,7 +50,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'table idem_outbox_0', 'table idem_outbox_1', 'table idem_outbox_2',
 	'table idem_positions_0', 'table idem_positions_1', 'table idem_positions_2',
 	'table idem_watermarks_0', 'table idem_watermarks_1', 'table idem_watermarks_2',
-	'table idem_pinned', 'table idem_ring', 'function idem_table_changed()',
+	'table idem_pinned', 'function idem_handlers_check()', 'table idem_ring', 'function idem_table_changed()',
 	'table idem_transitions', 'table idem_guarded_topics', 'table idem_outbox_states',
 	'function idem_transition_check()', 'function idem_transition_strands()', 'function idem_guard()', 'function idem_guards()',
 	'function idem_attach(regclass,name,text,text,name[])', 'function idem_detach(regclass)',
@@ -59,7 +59,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 ], 'the extension''s objects');
 SELECT is_empty($$SELECT object FROM pg_temp.member WHERE object !~ '^\w+ idem_'$$, 'all are called idem_something');
 SELECT set_eq($$SELECT tgname::text || ' on ' || tgrelid::regclass FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member)$$,
-	'{idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox,idem_transition_check on idem_transitions,idem_transition_truncate on idem_transitions,idem_transition_strands on idem_transitions,idem_transitions_changed on idem_transitions,idem_guarded_topics_changed on idem_guarded_topics}'::text[], 'and its triggers');
+	'{idem_handlers_check on idem_pinned,idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox,idem_transition_check on idem_transitions,idem_transition_truncate on idem_transitions,idem_transition_strands on idem_transitions,idem_transitions_changed on idem_transitions,idem_guarded_topics_changed on idem_guarded_topics}'::text[], 'and its triggers');
 SELECT set_eq($$SELECT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member) AND tgenabled = 'A'$$,
 	'{idem_transitions_changed,idem_guarded_topics_changed}'::text[], 'two of them for replicas too');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'idem'$$,

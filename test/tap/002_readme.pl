@@ -61,5 +61,14 @@ is($node->safe_psql('postgres', $execute), join("\n", map { s/ +\| +/|/gr } @row
 
 like(slurp_file("$root/sdk/examples/quickstart.cpp"), qr/\Q$cpp\E/, 'the C++ example is the one that is built and run');
 
+# every test that a document names is there
+for my $document ("$root/README.md", glob "$root/docs/*.md")
+{
+	my $text = slurp_file($document);
+	my @missing = grep { !-e "$root/$_" } $text =~ /`((?:test|sql)\/[\w\/.]+)`/g;
+	push @missing, grep { !-e "$root/test/isolation/specs/$_" } $text =~ /`(\w+\.spec)`/g;
+	is_deeply(\@missing, [], 'the tests that ' . ($document =~ s/.*\///r) . ' names are there');
+}
+
 $node->stop;
 done_testing();
