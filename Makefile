@@ -4,6 +4,7 @@
 # make demo             the order intake, on a private server under build/ (SEED=… repeats a run)
 # make psql             psql on the demo's database
 # make check            every test suite, on private servers under build/
+# make check-matrix     the same, and again on PostgreSQL 17 and 18, in Debians of their own under build/ (as root)
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)
@@ -17,10 +18,13 @@ clean distclean maintainer-clean:
 	rm -rf build
 
 setup:
-	@scripts/setup demo check bench
+	@scripts/setup demo check bench matrix
 
 check:
 	@scripts/check
+
+check-matrix:
+	@scripts/matrix
 
 demo:
 	@demo/run $(if $(SEED),--seed $(SEED))
@@ -35,4 +39,4 @@ bench:
 	@bench/run
 
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check demo psql sdk bench
+	setup check check-matrix demo psql sdk bench
