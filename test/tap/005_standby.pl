@@ -68,6 +68,18 @@ my $knowing = session();
 is($knowing->query_safe(q{SELECT place('confirmed'); SELECT place('confirmed')}), "claimed\ncompleted",
 	'with the standby at work a claim goes through and replays');
 
+# a new session's replay waits for a record of its own to be applied; not for another that follows it, on an idle server after
+# minutes
+my $written;
+for (1 .. 10)
+{
+	my $before = sql('SELECT pg_current_wal_insert_lsn()');
+	sql(q{SELECT place('confirmed')});
+	$written = sql("SELECT pg_current_wal_insert_lsn() - '$before'");
+	last if $written < 48;
+}
+cmp_ok($written, '<', 48, 'a replay needs one small record in the log');
+
 # it confirms while one transaction is open, which is therefore not among what it knows
 my $open = session();
 $open->query_safe(q{BEGIN; SELECT place('late')});
@@ -142,11 +154,11 @@ for my $n (1 .. 200)
 cmp_ok($emptied, '>=', 2, 'generations were emptied meanwhile');
 cmp_ok($stops, '>=', 6, 'the maintainer waited for the standby again and again');
 is_deeply(\@wrong, [], 'and all the while others claimed and read');
-$maintainer->quit;
 
 # ---- the standby is back ----
 
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+$maintainer->quit; # which may have waited once more
 is(sql("SELECT place('$_')"), 'completed', "$_: with the standby back it is replayed") for qw(plain frozen late flushed confirmed);
 
 for my $verb (q{SELECT idem_claim('confirmed')}, q{SELECT idem_complete('confirmed', '1')}, q{SELECT idem_status('confirmed')},
