@@ -188,11 +188,16 @@ while (@servers)
 	push @was, $name;
 
 	my $old = $node;
-	$old->stop;
 	$node = new_node(shift @servers);
+	my @bindirs = map { $_->install_path ? $_->install_path . '/bin' : $bindir } $old, $node;
+	# 15.20 gives columns an option that servers older than itself, be they of a later major version, do not take
+	if (!grep { /pg_attver/ } slurp_file("$bindirs[1]/postgres"))
+	{
+		$old->safe_psql($_, "SET allow_system_table_mods = on; UPDATE pg_attribute SET attoptions = NULL WHERE attoptions::text ~ 'pg_attver'") for qw(postgres turning);
+	}
+	$old->stop;
 	# the old one's libraries, where this Debian has none of that name
 	local $ENV{LD_LIBRARY_PATH} = join ':', map { $_ ? "$_/lib" : () } map { $_->install_path } $node, $old;
-	my @bindirs = map { $_->install_path ? $_->install_path . '/bin' : $bindir } $old, $node;
 	chdir $node->basedir;
 	command_ok([ "$bindirs[1]/pg_upgrade", '--no-sync', '-d', $old->data_dir, '-D', $node->data_dir, '-b', $bindirs[0], '-B', $bindirs[1],
 		'-s', $node->host, '-p', $old->port, '-P', $node->port ], $old->pg_version . ' to ' . $node->pg_version);
