@@ -7,6 +7,7 @@
 # make service-demo     a week of orders through it, while its processes are killed (SEED=…)
 # make service-load     its load test (ARGS='--rate 5000 --seconds 60 --kill', …)
 # make check            every test suite, on private servers under build/
+# make check-matrix     the same, and again on PostgreSQL 17 and 18, in Debians of their own under build/ (as root)
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)
@@ -20,10 +21,13 @@ clean distclean maintainer-clean:
 	rm -rf build
 
 setup:
-	@scripts/setup demo check bench
+	@scripts/setup demo check bench matrix
 
 check:
 	@scripts/check
+
+check-matrix:
+	@scripts/matrix
 
 demo:
 	@demo/run $(if $(SEED),--seed $(SEED))
@@ -47,4 +51,4 @@ bench:
 	@bench/run
 
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check demo psql service service-demo service-load sdk bench
+	setup check check-matrix demo psql service service-demo service-load sdk bench

@@ -4,8 +4,16 @@
  *
  * The tables are read and written directly, so a library must never meet a
  * layout that it was not built for: after ALTER EXTENSION UPDATE an old
- * backend still runs the old library.  Their columns are therefore checked
- * whenever the server tells that one of the tables changed.
+ * backend still runs the old library.  So whenever the server tells that one
+ * of the tables changed, their columns are checked, and that the SQL script is
+ * not of a later version than the library.  A later library serves an earlier
+ * script as long as it knows the columns.
+ *
+ * An upgrade step need not change a table, so each does this, which tells:
+ *
+ *	UPDATE @extschema@.idem_ring SET step = step WHERE false;
+ *
+ * What its tables mean it changes under ACCESS EXCLUSIVE locks on them.
  */
 #include "tables.h"
 
@@ -30,6 +38,7 @@ PG_FUNCTION_INFO_V1(idem_table_changed);
 static Tables tables;
 static bool tables_valid = false;
 static uint64 changes = 1;		/* never 0, so that 0 is no version */
+static char script_version[NAMEDATALEN];
 
 #define KEY_LAYOUT \
 	INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, \
@@ -117,7 +126,42 @@ forget_tables(Datum arg, Oid relid)
 }
 
 /*
- * Find the extension and its schema; InvalidOid where it is not installed.
+ * How the version of the script compares with the library's.  Of one that is
+ * not like ours nothing is known, so it counts as later.
+ */
+static int
+compare_version(const char *script)
+{
+	int			theirs[3];
+	int			ours[3];
+
+	if (sscanf(script, "%d.%d.%d", &theirs[0], &theirs[1], &theirs[2]) != 3 ||
+		sscanf(IDEM_VERSION, "%d.%d.%d", &ours[0], &ours[1], &ours[2]) != 3)
+		return 1;
+	for (int i = 0; i < 3; i++)
+		if (theirs[i] != ours[i])
+			return theirs[i] < ours[i] ? -1 : 1;
+	return 0;
+}
+
+/*
+ * What to do about a library that is behind.
+ */
+static int
+library_is_old(void)
+{
+	if (stats_are_kept())
+	{
+		errdetail("The extension was updated after the server loaded its library.");
+		return errhint("Restart the server, for shared_preload_libraries has idem.");
+	}
+	errdetail("The extension was updated after this session loaded its library.");
+	return errhint("Reconnect.");
+}
+
+/*
+ * Find the extension, its schema and its version; InvalidOid where it is not
+ * installed.
  */
 static void
 find_extension(void)
@@ -126,6 +170,8 @@ find_extension(void)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	Datum		version;
+	bool		isnull;
 
 	tables.extension = tables.schema = InvalidOid;
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
@@ -136,6 +182,8 @@ find_extension(void)
 	{
 		tables.extension = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
 		tables.schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+		version = heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull);
+		strlcpy(script_version, TextDatumGetCString(version), sizeof(script_version));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -190,12 +238,9 @@ find_table(Oid schema, const char *name, const Oid *layout)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this session's library idem " IDEM_VERSION " does not know the layout of table \"%s\"",
 						name),
-				 stats_are_kept() ?
-				 errdetail("The extension was updated after the server loaded its library.") :
-				 errdetail("The extension was updated after this session loaded its library."),
-				 stats_are_kept() ?
-				 errhint("Restart the server, for shared_preload_libraries has idem.") :
-				 errhint("Reconnect.")));
+				 compare_version(script_version) >= 0 ? library_is_old() :
+				 (errdetail("The extension here is of version \"%s\" still.", script_version),
+				  errhint("Run ALTER EXTENSION idem UPDATE."))));
 	return relid;
 }
 
@@ -211,6 +256,12 @@ find_tables(void)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"idem\" is not installed in this database"),
 				 errhint("Run CREATE EXTENSION idem.")));
+	if (compare_version(script_version) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this session's library idem " IDEM_VERSION " is older than the extension, which is of version \"%s\"",
+						script_version),
+				 library_is_old()));
 
 	tables.claim_result = find_type(tables.schema, "idem_claim_result");
 	tables.cancel_result = find_type(tables.schema, "idem_cancel_result");

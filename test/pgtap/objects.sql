@@ -6,7 +6,10 @@ CREATE VIEW pg_temp.member AS
 	SELECT d.classid, d.objid, pg_describe_object(d.classid, d.objid, 0) COLLATE "default" AS object
 	FROM pg_depend AS d
 	WHERE d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
-	  AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'idem');
+	  AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'idem')
+	  -- newer servers also count the types of tables and of arrays
+	  AND NOT EXISTS (SELECT FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
+		WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND (t.typcategory = 'A' OR c.relkind <> 'c'));
 
 SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'function idem_claim(text,jsonb,text,interval,interval,interval)', 'type idem_claim_result',

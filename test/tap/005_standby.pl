@@ -68,6 +68,18 @@ my $knowing = session();
 is($knowing->query_safe(q{SELECT place('confirmed'); SELECT place('confirmed')}), "claimed\ncompleted",
 	'with the standby at work a claim goes through and replays');
 
+# a new session's replay waits for a record of its own to be applied; not for another that follows it, on an idle server after
+# minutes
+my $written;
+for (1 .. 10)
+{
+	my $before = sql('SELECT pg_current_wal_insert_lsn()');
+	sql(q{SELECT place('confirmed')});
+	$written = sql("SELECT pg_current_wal_insert_lsn() - '$before'");
+	last if $written < 48;
+}
+cmp_ok($written, '<', 48, 'a replay needs one small record in the log');
+
 # it confirms while one transaction is open, which is therefore not among what it knows
 my $open = session();
 $open->query_safe(q{BEGIN; SELECT place('late')});
@@ -142,19 +154,28 @@ for my $n (1 .. 200)
 cmp_ok($emptied, '>=', 2, 'generations were emptied meanwhile');
 cmp_ok($stops, '>=', 6, 'the maintainer waited for the standby again and again');
 is_deeply(\@wrong, [], 'and all the while others claimed and read');
-$maintainer->quit;
 
 # ---- the standby is back ----
 
 $standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+$maintainer->quit; # which may have waited once more
 is(sql("SELECT place('$_')"), 'completed', "$_: with the standby back it is replayed") for qw(plain frozen late flushed confirmed);
 
-for my $verb (q{SELECT idem_claim('confirmed')}, q{SELECT idem_complete('confirmed', '1')}, q{SELECT idem_status('confirmed')},
-	q{SELECT idem_evict('confirmed')}, q{CALL idem_maintain()})
+for my $verb (
+	(map { "SELECT $_" } q{idem_claim('confirmed')}, q{idem_claim('confirmed', wait => '0')}, q{idem_claim('l', lease => '1 s')}, q{idem_complete('confirmed', '1')},
+		q{idem_renew('l', 1, '1 s')}, q{idem_checkpoint('l', 1, 'step', '1')}, q{idem_status('confirmed')}, q{idem_evict('confirmed')},
+		q{idem_claim_many('{a,b}')}, q{idem_complete_many('{a,b}', '{1,2}')}, q{idem_execute('jsonb_strip_nulls(jsonb)', 'x', '{}')},
+		q{idem_execute_many('jsonb_strip_nulls(jsonb)', '{x}', '{1}')}, q{idem_compensate_with('x', 'jsonb_strip_nulls(jsonb)', '{}')}, q{idem_confirm('x')},
+		q{idem_cancel('confirmed')}, q{idem_publish('t', '1')}, q{idem_subscribe('c')}, q{idem_unsubscribe('c')}, q{idem_fetch('c')}, q{idem_fetch('c', wait => '1 min')},
+		q{idem_ack('c', 1)}, q{idem_nack('c', 1, 1, 'no')}, q{idem_seek('c', now())}, q{idem_redrive('c', 1)}, q{idem_consume('s', 'm')}, q{idem_consume_seq('s', 0, 1)},
+		q{idem_incarnation()}),
+	'CALL idem_maintain()')
 {
 	my (undef, undef, $err) = $standby->psql('postgres', "\\set VERBOSITY verbose\n$verb");
 	like($err, qr/ERROR:  25006: .*on a standby.*DETAIL: .*HINT:  Connect to the primary/s, "on a standby: $verb");
 }
+(undef, undef, my $err) = $standby->psql('postgres', q{INSERT INTO idem_outbox (topic, payload) VALUES ('t', '1')});
+like($err, qr/read-only transaction|on a standby/, 'on a standby: INSERT');
 is($standby->safe_psql('postgres', q{SELECT response FROM idem_keys WHERE key = 'confirmed'}), '"confirmed"',
 	'on a standby the keys can be looked at');
 

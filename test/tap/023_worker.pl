@@ -231,7 +231,7 @@ is(sql('postgres', "SELECT pid $launcher"), $pid, 'all that time it was the same
 $offset = -s $node->logfile;
 keep_busy('one');
 is(sql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'idem maintenance'}), 1, 'one worker at a time');
-is(sql('one', q{SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'idem maintenance'}), 'BgWorkerShutdown', 'it waits for its deadlines');
+is(sql('one', q{SELECT lower(wait_event) FROM pg_stat_activity WHERE backend_type = 'idem maintenance'}), 'bgworkershutdown', 'it waits for its deadlines');
 reached('one', "SELECT wait_event = '@{[ $named ? 'IdemLauncherWorker' : 'Extension' ]}' $launcher", 'and the launcher for it');
 comes('two', 'a handler that does not end: the other database has its turn all the same');
 like(log_since($offset), qr/LOG: .*upkeep of database "one" took longer than 10 s and was broken off/, 'the log tells');

@@ -57,7 +57,7 @@ for my $n (1 .. 40)
 	my $answer = $session->query("\\set VERBOSITY verbose\nSELECT count(*) FROM place_many('more $n ', 500)");
 	next if $answer eq '500';
 	$refused = $n;
-	like($session->{stderr}, qr/53200: out of shared memory.*HINT:  You might need to increase max_locks_per_transaction/s, 'then a call is refused, with what to raise');
+	like($session->{stderr}, qr/53200: out of shared memory.*HINT:  You might need to increase "?max_locks_per_transaction/s, 'then a call is refused, with what to raise');
 	$session->query('ROLLBACK');
 	last;
 }
