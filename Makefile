@@ -4,6 +4,7 @@
 # make demo             the order intake, on a private server under build/ (SEED=… repeats a run)
 # make psql             psql on the demo's database
 # make check            every test suite, on private servers under build/
+# make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)
@@ -34,5 +35,8 @@ sdk:
 bench:
 	@bench/run
 
+torture:
+	@test/fault/torture
+
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check demo psql sdk bench
+	setup check demo psql sdk bench torture
