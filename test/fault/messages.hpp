@@ -15,8 +15,8 @@ extern const char* const receiver_schema;
 constexpr std::array<std::string_view, 4> consumers{"sales", "audit", "history", "relay"};
 
 // A consumer's process, until SIGTERM. `seeded` is a bug that the checker must find: "" or
-//   lost         the auditor acks without having worked, once in a hundred batches
-//   undelivered  the relay acks a batch, one in a hundred, that it has not delivered
+//   lost         the auditor acks without having worked, one batch in ten
+//   undelivered  the relay acks batches, one in seven, that it has not delivered
 int consume(std::string_view name, const std::string& conninfo, std::string_view seeded);
 
 } // namespace fault
