@@ -16,6 +16,7 @@
 
 #include <sys/mount.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 namespace fault {
 
@@ -31,6 +32,11 @@ pid_t parent_of(pid_t process) {
     for (std::string line; std::getline(file, line);)
         if (line.starts_with("PPid:")) return static_cast<pid_t>(std::stol(line.substr(5)));
     return 0;
+}
+
+bool is_alive(pid_t process) {
+    char nothing = 0; // a zombie has no directory
+    return ::readlink(("/proc/" + std::to_string(process) + "/cwd").c_str(), &nothing, 1) >= 0;
 }
 
 } // namespace
@@ -182,6 +188,7 @@ void chaos::crash(crash_kind how) {
         const auto session = control_.value("SELECT pg_backend_pid()");
         const pid_t server = parent_of(static_cast<pid_t>(std::stol(session)));
         if (server <= 1 || ::kill(server, SIGKILL) != 0) return;
+        for (int i = 0; i < 1000 && is_alive(server); ++i) std::this_thread::sleep_for(10ms); // else it seems to run
         ++done_.postmasters;
     }
     start();

@@ -109,6 +109,7 @@ sub failover
 
 	my @orders = map { client($primary, $level, 'order', $_) } 1 .. 2;
 	client($primary, 'local', 'careless', 1);
+	$primary->poll_query_until('postgres', 'SELECT count(*) > 2 FROM careless') or die 'nothing to replay';
 	my @replays = map { client($primary, $level, 'replay', $_) } 1 .. 2;
 
 	# the orders go on, or all of them wait for a standby
@@ -197,7 +198,8 @@ EOS
 }
 
 failover(@$_) for @cells;
-note $_ for '              |          |    acknowledged |  lost: failover |  lost: failover | a wait',
+note $_
+	for '              |          |    acknowledged |  lost: failover |  lost: failover | a wait',
 	'synchronous_  | standby_ |                 | to the last in  | to the one cut  | that is',
 	'commit        | names    | orders replays  | touch: o.  r.   | off first: o. r.| cancelled', @table;
 done_testing();
