@@ -138,6 +138,22 @@ void order_and_cancel(shared& s, const std::string& conninfo, std::uint64_t seed
     s.fail();
 }
 
+// What was committed asynchronously and then replayed is safe, though nobody else writes who would flush it along.
+void replay_and_crash(shared& s, workload& load, std::vector<service>& shops, chaos& faults) {
+    history mine;
+    for (int times = 0; times < 3;) {
+        const auto what = load.next();
+        const auto request = load.at(what.request);
+        if (request.kind != kind::ordinary || what.intent != intent::honest) continue;
+        ++times;
+        mine.push_back(shops[0].ask(request, intent::honest, {.flushed = false}));
+        mine.push_back(shops[1].ask(request, intent::honest, {}));
+        if (mine.back().acknowledged()) load.acknowledge(what.request);
+        faults.crash(crash_kind::immediate);
+    }
+    s.add(std::move(mine));
+}
+
 // Turns the ring: briefly living keys in the first two thirds; then it is told to remember all keys for longer.
 void maintain(shared& s, clock::time_point longer_from) try {
     insistent session{std::string{application} + "-maintenance"};
@@ -437,14 +453,16 @@ int run(const settings& set) {
         {.host = env("PGHOST", "/var/run/postgresql"), .port = env("PGPORT", "5432"), .seed = set.seed}};
     const auto conninfo =
         "host=127.0.0.1 hostaddr=127.0.0.1 sslmode=disable gssencmode=disable port=" + std::to_string(proxy.port()) +
-        " application_name=" + application + " options='-c client_min_messages=error'";
+        " application_name=" + application +
+        " options='-c client_min_messages=error -c idem.key_ttl=3600'"; // how long an abandoned lease is remembered
     workload load{set.seed};
     crew consumers{conninfo, set.seeded};
     chaos faults{proxy, consumers, set.server, set.disk, application, set.seed};
     std::vector<service> shops;
     for (unsigned i = 0; i < workers + bulk_workers; ++i) shops.emplace_back(conninfo);
-    for (const auto* const name : {"sales", "sales", "audit", "audit", "history", "relay"}) consumers.hire(name);
     shared s;
+    replay_and_crash(s, load, shops, faults);
+    for (const auto* const name : {"sales", "sales", "audit", "audit", "history", "relay"}) consumers.hire(name);
     {
         const auto begin = clock::now();
         const std::chrono::seconds length{set.seconds};

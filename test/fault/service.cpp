@@ -252,6 +252,7 @@ void service::lease(operation& o, const manner& m) {
         }
         o.intent = intent::throws;
     }
+    if (o.number % 4 == 0) std::this_thread::sleep_for(lease_length * 5 / 4); // too late, if another has come
     if (!held.checkpoint()) {
         tx.exec(begin(m));
         tx.exec("INSERT INTO steps VALUES ($1, $2)", {o.key, std::to_string(held.token())});
@@ -259,7 +260,7 @@ void service::lease(operation& o, const manner& m) {
         tx.exec("COMMIT");
     }
     if (o.intent != intent::honest) throw on_purpose{}; // and never returns
-    if (o.number % 3 == 0) std::this_thread::sleep_for(lease_length * (o.number % 8) / 6); // too late, sometimes
+    if (o.number % 7 == 0) std::this_thread::sleep_for(lease_length * 5 / 4);
     if (o.number % 2 == 0) idem::renew(tx, held, lease_length);
     tx.exec(begin(m));
     const auto response = idem::complete(tx, held, book(tx, o));
