@@ -100,7 +100,7 @@ void chaos::calm() {
 void chaos::run(std::chrono::seconds length, const std::atomic<bool>& stop) {
     // So many a minute, in any order.
     std::vector<event> events;
-    for (const auto& [what, a_minute] : {std::pair{event::kill, 24},
+    for (const auto& [what, a_minute] : {std::pair{event::kill, 28},
                                          {event::stop, 3},
                                          {event::kill_postmaster, 3},
                                          {event::terminate, 6},

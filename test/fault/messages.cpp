@@ -9,7 +9,10 @@
 #include <optional>
 #include <span>
 #include <stdexcept>
+#include <stop_token>
 #include <thread>
+
+#include <unistd.h>
 
 namespace fault {
 
@@ -184,6 +187,11 @@ int consume(std::string_view name, const std::string& conninfo, std::string_view
     };
     sigaction(SIGTERM, &action, nullptr);
     sigaction(SIGINT, &action, nullptr);
+    // Who started us may be killed, too.
+    const std::jthread watchdog{[parent = ::getppid()](const std::stop_token& done) {
+        while (!done.stop_requested() && ::getppid() == parent) std::this_thread::sleep_for(100ms);
+        if (!done.stop_requested()) ::_exit(1);
+    }};
     auto client = connected(conninfo);
     if (name == "sales")
         over_and_over([&] { run(client, "sales", sell); });
