@@ -79,12 +79,9 @@ void chaos::lossy() {
         if (dice % 4 != 0) return test::pass();
         const auto after = (dice >> 32) % 2 == 0 ? test::place::after_commit : test::place::in_reply;
         switch (dice / 4 % 3) {
-        case 0:
-            return test::drop(test::place::before_commit);
-        case 1:
-            return test::drop(after);
-        default:
-            return test::silence((dice >> 33) % 2 == 0 ? test::place::before_commit : after);
+        case 0: return test::drop(test::place::before_commit);
+        case 1: return test::drop(after);
+        default: return test::silence((dice >> 33) % 2 == 0 ? test::place::before_commit : after);
         }
     });
     proxy_.drop_probability(1.0 / 500);
@@ -109,7 +106,9 @@ void chaos::run(std::chrono::seconds length, const std::atomic<bool>& stop) {
                                          {event::refuse, 2},
                                          {event::kill_consumer, 12},
                                          {event::fill_disk, disk_.empty() ? 0 : 2}})
-        if (a_minute > 0) events.insert(events.end(), static_cast<std::size_t>(std::max<long>(1, a_minute * length.count() / 60)), what);
+        if (a_minute > 0)
+            events.insert(events.end(), static_cast<std::size_t>(std::max<long>(1, a_minute * length.count() / 60)),
+                          what);
     std::shuffle(events.begin(), events.end(), random_);
 
     lossy();
@@ -133,18 +132,12 @@ void chaos::run(std::chrono::seconds length, const std::atomic<bool>& stop) {
 
 void chaos::cause(event what) {
     switch (what) {
-    case event::kill:
-        return kill();
-    case event::stop:
-        return crash(crash_kind::immediate);
-    case event::kill_postmaster:
-        return crash(crash_kind::kill_postmaster);
-    case event::terminate:
-        return terminate();
-    case event::drop_all:
-        return proxy_.drop_all();
-    case event::silence_all:
-        return proxy_.silence_all();
+    case event::kill: return kill();
+    case event::stop: return crash(crash_kind::immediate);
+    case event::kill_postmaster: return crash(crash_kind::kill_postmaster);
+    case event::terminate: return terminate();
+    case event::drop_all: return proxy_.drop_all();
+    case event::silence_all: return proxy_.silence_all();
     case event::refuse:
         proxy_.refuse(true);
         std::this_thread::sleep_for(200ms);
@@ -155,8 +148,7 @@ void chaos::cause(event what) {
         consumers_.kill_one(random_);
         ++done_.consumers;
         return;
-    case event::fill_disk:
-        return fill_disk();
+    case event::fill_disk: return fill_disk();
     }
 }
 

@@ -1,12 +1,12 @@
 // The faults, and who does to the server what a crash or a bad day does.
 #pragma once
 
+#include "crew.hpp"
+
 #include <idem/client.hpp>
 #include <idem/result.hpp>
 
 #include <proxy.hpp>
-
-#include "crew.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -65,7 +65,17 @@ public:
     [[nodiscard]] const fault_counts& done() const noexcept { return done_; }
 
 private:
-    enum class event { kill, stop, kill_postmaster, terminate, drop_all, silence_all, refuse, kill_consumer, fill_disk };
+    enum class event {
+        kill,
+        stop,
+        kill_postmaster,
+        terminate,
+        drop_all,
+        silence_all,
+        refuse,
+        kill_consumer,
+        fill_disk
+    };
     void cause(event);
     void kill();
     void terminate();

@@ -153,8 +153,7 @@ private:
     void explained(const story& s) {
         const auto because_of_a_fault = [](const std::string& text) {
             return text.starts_with("08") || text.starts_with("57P0") || text.starts_with("53100") ||
-                   text.starts_with("25P03") ||
-                   text.starts_with("40001") || text.starts_with("40P01");
+                   text.starts_with("25P03") || text.starts_with("40001") || text.starts_with("40P01");
         };
         for (const operation* o : s.operations)
             if (o->answer == answer::cancelled || (o->answer == answer::error && !because_of_a_fault(o->text)) ||

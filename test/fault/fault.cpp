@@ -39,7 +39,7 @@ using namespace std::chrono_literals;
 using clock = std::chrono::steady_clock;
 
 constexpr unsigned workers = 14, bulk_workers = 1, saga_workers = 4;
-constexpr std::size_t bulk = 100; // orders a call
+constexpr std::size_t bulk = 100;     // orders a call
 constexpr auto application = "fault"; // the sessions that may be killed
 
 struct settings {
@@ -95,9 +95,8 @@ void work(shared& s, workload& load, service& shop, door usual, std::uint64_t se
         const auto request = load.at(what.request);
         auto m = any_manner(random, usual);
         if (request.kind == kind::leased && what.intent != intent::changed) m.door = door::lease;
-        mine.push_back(shop.ask(request, m.door == door::execute && what.intent == intent::releases ? intent::throws
-                                                                                                    : what.intent,
-                                m));
+        mine.push_back(shop.ask(
+            request, m.door == door::execute && what.intent == intent::releases ? intent::throws : what.intent, m));
         ++s.asked;
         if (mine.back().acknowledged()) load.acknowledge(what.request);
     }
@@ -241,7 +240,8 @@ void work_off(insistent& db) {
     for (const auto until = clock::now() + 2min; clock::now() < until && !interrupted;) {
         db.exec("CALL idem_maintain()");
         if (db.value("SELECT (SELECT sum(depth) + sum(parked) = 0 FROM idem_consumers) AND NOT EXISTS (SELECT FROM "
-                     "idem_compensations WHERE deadline IS NOT NULL AND state IN ('held', 'overdue', 'leased'))") == "t")
+                     "idem_compensations WHERE deadline IS NOT NULL AND state IN ('held', 'overdue', 'leased'))") ==
+            "t")
             return;
         std::this_thread::sleep_for(100ms);
     }
@@ -345,8 +345,9 @@ void print_progress(clock::duration elapsed, const settings& set, const shared& 
 }
 
 // To standard output, and for whoever adds up runs to totals.tsv. Returns how many operations were checked.
-std::size_t print_table(const settings& set, const history& all, const tables& end, const shared& s, const fault_counts& done,
-                 const idem::test::counts& wire, std::size_t applied, std::size_t violations) {
+std::size_t print_table(const settings& set, const history& all, const tables& end, const shared& s,
+                        const fault_counts& done, const idem::test::counts& wire, std::size_t applied,
+                        std::size_t violations) {
     std::ofstream totals{set.output + "/totals.tsv"};
     const auto row = [&totals](const std::string& what, std::size_t n) {
         std::printf("%-42s %10s\n", what.c_str(), grouped(n).c_str());
@@ -470,7 +471,8 @@ int run(const settings& set) {
         for (unsigned i = 0; i < workers; ++i)
             threads.emplace_back([&, i] { work(s, load, shops[i], set.door, set.seed * workers + i); });
         for (unsigned i = 0; i < bulk_workers; ++i)
-            threads.emplace_back([&, i] { work_in_bulk(s, load, shops[workers + i], set.seed * workers + workers + i); });
+            threads.emplace_back(
+                [&, i] { work_in_bulk(s, load, shops[workers + i], set.seed * workers + workers + i); });
         for (unsigned i = 0; i < saga_workers; ++i)
             threads.emplace_back([&, i] { order_and_cancel(s, conninfo, set.seed * workers + i); });
         threads.emplace_back([&] { maintain(s, begin + length * 2 / 3); });
@@ -506,13 +508,14 @@ int run(const settings& set) {
     write_told(db, s.all_told);
     const auto violations = check(s.all, end);
     const auto others = check_messages_and_sagas(db, there);
-    const std::size_t applied = std::stoul(db.value("SELECT (SELECT count(*) FROM applied) + (SELECT count(*) FROM history)")) +
-                                std::stoul(there.value("SELECT count(*) FROM applied"));
+    const std::size_t applied =
+        std::stoul(db.value("SELECT (SELECT count(*) FROM applied) + (SELECT count(*) FROM history)")) +
+        std::stoul(there.value("SELECT count(*) FROM applied"));
     const std::size_t broken = print_rules(violations, others);
     const auto operations = print_table(set, s.all, end, s, faults.done(), proxy.totals(), applied, broken);
     std::printf("%sexactly once: %s operations, %s effects, %s violations, seed %llu\n", broken == 0 ? "" : "NOT ",
-                grouped(operations).c_str(), grouped(end.effects.size()).c_str(),
-                grouped(broken).c_str(), static_cast<unsigned long long>(set.seed));
+                grouped(operations).c_str(), grouped(end.effects.size()).c_str(), grouped(broken).c_str(),
+                static_cast<unsigned long long>(set.seed));
     return broken == 0 ? 0 : 1;
 }
 

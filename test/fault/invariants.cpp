@@ -67,8 +67,8 @@ constexpr std::array<std::pair<const char*, const char*>, 14> rules_here{{
     {"no step that the machine does not have is accepted",
      R"(SELECT format('%s: %s', saga, call) FROM told WHERE call IN ('backward', 'abridged') AND answer = 'done'
         UNION ALL SELECT format('%s: %s', id, state) FROM sagas WHERE id LIKE 'not-%')"},
-    {"no money is held past its deadline",
-     "SELECT format('%s: %s', key, state) FROM idem_compensations WHERE state IN ('overdue', 'leased') OR state = 'held' AND deadline IS NOT NULL"},
+    {"no money is held past its deadline", "SELECT format('%s: %s', key, state) FROM idem_compensations WHERE state IN "
+                                           "('overdue', 'leased') OR state = 'held' AND deadline IS NOT NULL"},
     {"what callers of sagas were told is explained by the faults",
      R"(SELECT format('%s: %s: %s %s', saga, call, answer, left(response, 200)) FROM told
         WHERE answer !~ '^(08...|57P0.|53100|25P03|40001|40P01|55P03)$'
@@ -105,7 +105,8 @@ invariant look(insistent& db, const char* text, const char* sql) {
 std::vector<invariant> check_messages_and_sagas(insistent& here, insistent& there) {
     std::vector<invariant> all;
     for (const auto& [text, sql] : rules_here) all.push_back(look(here, text, sql));
-    for (const auto& [text, sql] : rules_there) all.push_back(look(there, ("there: " + std::string{text}).c_str(), sql));
+    for (const auto& [text, sql] : rules_there)
+        all.push_back(look(there, ("there: " + std::string{text}).c_str(), sql));
     // The same orders here and there, and nothing more.
     const auto sum = [](insistent& db, const std::string& of) {
         return db.value("SELECT format('%s messages, %s', count(*), coalesce(sum(hashint8(" + of +

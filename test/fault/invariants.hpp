@@ -7,7 +7,7 @@
 namespace fault {
 
 struct invariant {
-    std::string text;                 // in a few words
+    std::string text;                  // in a few words
     std::vector<std::string> broken{}; // what was found
 };
 

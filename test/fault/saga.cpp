@@ -36,8 +36,8 @@ bool is_an_answer(std::string_view sqlstate) {
 } // namespace
 
 void saga_client::call(std::size_t opened) {
-    static constexpr std::array<const char*, 12> calls{"place",  "place", "place",  "cancel",   "cancel",   "confirm",
-                                                       "pay",    "pay",   "finish", "backward", "abridged", "place"};
+    static constexpr std::array<const char*, 12> calls{"place", "place", "place",  "cancel",   "cancel",   "confirm",
+                                                       "pay",   "pay",   "finish", "backward", "abridged", "place"};
     const auto n = opened > 40 ? opened - random_() % 40 : random_() % 40;
     const auto saga = "saga-" + std::to_string(n);
     const std::string call = calls[random_() % calls.size()];
@@ -56,18 +56,23 @@ told saga_client::place(const std::string& saga) {
     const auto amount = std::to_string(100 + saga.size() + std::hash<std::string>{}(saga) % 1000);
     const auto args = R"({"saga": ")" + saga + R"(", "amount": )" + amount + "}";
     const bool has_deadline = std::hash<std::string>{}(saga) % 3 == 0;
-    const auto outcome = idem::run(
-        client_, saga, args,
-        [&](idem::transaction& tx) {
-            tx.exec("INSERT INTO sagas VALUES ($1, 'created', $2)", {saga, amount});
-            idem::compensate_with(tx, saga, "undo(jsonb)", args,
-                                  {.scope = scope,
-                                   .deadline = has_deadline  ? std::optional{std::chrono::milliseconds{2000}}
-                                                             : std::nullopt});
-            tx.exec("INSERT INTO captures VALUES ($1, $2)", {saga, amount});
-            return args;
-        },
-        {.scope = scope, .wait = 50ms, .ttl = 24h, .deadline = 2s, .response_timeout = patience, .idle_timeout = 400ms});
+    const auto outcome =
+        idem::run(client_, saga, args,
+                  [&](idem::transaction& tx) {
+                      tx.exec("INSERT INTO sagas VALUES ($1, 'created', $2)", {saga, amount});
+                      idem::compensate_with(
+                          tx, saga, "undo(jsonb)", args,
+                          {.scope = scope,
+                           .deadline = has_deadline ? std::optional{std::chrono::milliseconds{2000}} : std::nullopt});
+                      tx.exec("INSERT INTO captures VALUES ($1, $2)", {saga, amount});
+                      return args;
+                  },
+                  {.scope = scope,
+                   .wait = 50ms,
+                   .ttl = 24h,
+                   .deadline = 2s,
+                   .response_timeout = patience,
+                   .idle_timeout = 400ms});
     return {saga, "place", std::string{to_string(outcome.status())}, outcome ? outcome.response() : ""};
 }
 
@@ -83,11 +88,12 @@ told saga_client::in_transaction(const std::string& saga, const std::string& cal
     } else if (call == "confirm") {
         idem::confirm(tx, saga, scope);
     } else {
-        const char* const sql = call == "pay"      ? "UPDATE sagas SET state = 'paid' WHERE id = $1 RETURNING id"
-                                : call == "finish" ? "UPDATE sagas SET state = 'completed' WHERE id = $1 RETURNING id"
-                                : call == "backward"
-                                    ? "UPDATE sagas SET state = 'created' WHERE id = $1 AND state <> 'created' RETURNING id"
-                                    : "INSERT INTO sagas VALUES ('not-' || $1, 'completed', 0) RETURNING id";
+        const char* const sql =
+            call == "pay"      ? "UPDATE sagas SET state = 'paid' WHERE id = $1 RETURNING id"
+            : call == "finish" ? "UPDATE sagas SET state = 'completed' WHERE id = $1 RETURNING id"
+            : call == "backward"
+                ? "UPDATE sagas SET state = 'created' WHERE id = $1 AND state <> 'created' RETURNING id"
+                : "INSERT INTO sagas VALUES ('not-' || $1, 'completed', 0) RETURNING id";
         if (tx.exec(sql, {saga}).rows() == 0) t.answer = "absent";
     }
     tx.exec("COMMIT");

@@ -70,7 +70,8 @@ std::string book(idem::transaction& tx, const operation& o) {
                              {o.key, std::to_string(o.number), amount, account, n.text(0, 0)});
     const std::string id{row.text(0, 0)};
     tx.exec("INSERT INTO ledger VALUES ($1, $2, $3)", {id, account, amount});
-    idem::publish(tx, "orders", R"({"order": )" + id + R"(, "n": )" + std::string{n.text(0, 0)} + "}", {.key = account});
+    idem::publish(tx, "orders", R"({"order": )" + id + R"(, "n": )" + std::string{n.text(0, 0)} + "}",
+                  {.key = account});
     return std::string{row.text(0, 1)};
 }
 
@@ -89,22 +90,16 @@ std::chrono::milliseconds lifetime(const operation& o) {
 
 answer without_response(idem::run_status status) {
     switch (status) {
-    case idem::run_status::in_progress:
-        return answer::in_progress;
-    case idem::run_status::mismatch:
-        return answer::mismatch;
-    default:
-        return answer::cancelled;
+    case idem::run_status::in_progress: return answer::in_progress;
+    case idem::run_status::mismatch: return answer::mismatch;
+    default: return answer::cancelled;
     }
 }
 answer without_response(idem::claim_status status) {
     switch (status) {
-    case idem::claim_status::in_progress:
-        return answer::in_progress;
-    case idem::claim_status::mismatch:
-        return answer::mismatch;
-    default:
-        return answer::cancelled;
+    case idem::claim_status::in_progress: return answer::in_progress;
+    case idem::claim_status::mismatch: return answer::mismatch;
+    default: return answer::cancelled;
     }
 }
 

@@ -24,7 +24,9 @@ std::size_t workload::add(kind k) {
 
 workload::open_order workload::open() {
     const double what = dice();
-    return {add(what < 0.3 ? kind::fleeting : what < 0.45 ? kind::leased : kind::ordinary),
+    return {add(what < 0.3    ? kind::fleeting
+                : what < 0.45 ? kind::leased
+                              : kind::ordinary),
             std::uniform_int_distribution{2, 5}(random_)};
 }
 
