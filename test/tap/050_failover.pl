@@ -45,13 +45,13 @@ $origin->stop;
 # ---- clients; what they print is what they were told ----
 
 my $dir = $origin->basedir;
-append_to_file("$dir/order.sql", "SELECT gen_random_uuid() AS k \\gset\nSELECT place(:'k') || ' ' || :'k';\n" x 2000);
-append_to_file("$dir/careless.sql", <<'EOS' x 2000);
+append_to_file("$dir/order.sql", "SELECT gen_random_uuid() AS k \\gset\nSELECT place(:'k') || ' ' || :'k';\n" x 50_000);
+append_to_file("$dir/careless.sql", <<'EOS' x 50_000);
 SET synchronous_commit = local;
 INSERT INTO careless (key) SELECT k FROM gen_random_uuid() AS k RETURNING key AS k \gset
 SELECT place(:'k') || ' ' || :'k';
 EOS
-append_to_file("$dir/replay.sql", <<'EOS' x 2000);
+append_to_file("$dir/replay.sql", <<'EOS' x 50_000);
 SELECT key AS k FROM careless ORDER BY n DESC OFFSET 1 LIMIT 1 \gset
 SELECT place(:'k') || ' ' || :'k';
 EOS
