@@ -8,6 +8,7 @@
 # make service-load     its load test (ARGS='--rate 5000 --seconds 60 --kill', …)
 # make check            every test suite, on private servers under build/
 # make check-matrix     the same, and again on PostgreSQL 17 and 18, in Debians of their own under build/ (as root)
+# make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)
@@ -50,5 +51,8 @@ sdk:
 bench:
 	@bench/run
 
+torture:
+	@test/fault/torture
+
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check check-matrix demo psql service service-demo service-load sdk bench
+	setup check check-matrix torture demo psql service service-demo service-load sdk bench

@@ -4,13 +4,19 @@
 #include <idem/transaction.hpp>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <sys/mount.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 namespace fault {
 
@@ -28,6 +34,11 @@ pid_t parent_of(pid_t process) {
     return 0;
 }
 
+bool is_alive(pid_t process) {
+    char nothing = 0; // a zombie has no directory
+    return ::readlink(("/proc/" + std::to_string(process) + "/cwd").c_str(), &nothing, 1) >= 0;
+}
+
 } // namespace
 
 // ---- the connection ----
@@ -43,7 +54,7 @@ idem::result insistent::exec(const std::string& sql) {
         try {
             return once(sql);
         } catch (const idem::error& e) {
-            if (!e.sqlstate().starts_with("08") && !e.sqlstate().starts_with("57P")) throw;
+            if (!e.sqlstate().starts_with("08") && !e.sqlstate().starts_with("57P") && e.sqlstate() != "53100") throw;
             client_.disconnect();
             if (clock::now() >= until) throw no_server{std::string{"the server does not come back: "} + e.what()};
         }
@@ -52,19 +63,26 @@ idem::result insistent::exec(const std::string& sql) {
 
 // ---- the faults ----
 
-chaos::chaos(test::proxy& proxy, std::string server, const std::string& application, std::uint64_t seed)
+chaos::chaos(test::proxy& proxy, crew& consumers, std::string server, std::string disk, const std::string& application,
+             std::uint64_t seed)
     : proxy_{proxy},
+      consumers_{consumers},
       server_{std::move(server)},
+      disk_{std::move(disk)},
       victims_{"backend_type = 'client backend' AND application_name LIKE '" + application + "%'"},
       random_{seed} {}
 
-// One COMMIT in 25 is lost, before, after, or in mid-reply; of these, one in 12 in silence.
+// One COMMIT in four is lost: before, after (or in mid-reply), or in silence before or after.
 void chaos::lossy() {
     proxy_.at_commit([random = std::mt19937_64{random_()}](auto&) mutable {
         const auto dice = random();
-        const auto where = static_cast<test::place>((dice >> 32) % 3);
-        if (dice % 25 != 0) return test::pass();
-        return dice / 25 % 12 != 0 ? test::drop(where) : test::silence(where);
+        if (dice % 4 != 0) return test::pass();
+        const auto after = (dice >> 32) % 2 == 0 ? test::place::after_commit : test::place::in_reply;
+        switch (dice / 4 % 3) {
+        case 0: return test::drop(test::place::before_commit);
+        case 1: return test::drop(after);
+        default: return test::silence((dice >> 33) % 2 == 0 ? test::place::before_commit : after);
+        }
     });
     proxy_.drop_probability(1.0 / 500);
 }
@@ -79,13 +97,18 @@ void chaos::calm() {
 void chaos::run(std::chrono::seconds length, const std::atomic<bool>& stop) {
     // So many a minute, in any order.
     std::vector<event> events;
-    for (const auto& [what, a_minute] : {std::pair{event::kill, 15},
-                                         {event::crash, 8},
-                                         {event::terminate, 8},
-                                         {event::drop_all, 6},
-                                         {event::silence_all, 4},
-                                         {event::refuse, 4}})
-        events.insert(events.end(), static_cast<std::size_t>(std::max<long>(1, a_minute * length.count() / 60)), what);
+    for (const auto& [what, a_minute] : {std::pair{event::kill, 28},
+                                         {event::stop, 3},
+                                         {event::kill_postmaster, 3},
+                                         {event::terminate, 6},
+                                         {event::drop_all, 4},
+                                         {event::silence_all, 3},
+                                         {event::refuse, 2},
+                                         {event::kill_consumer, 12},
+                                         {event::fill_disk, disk_.empty() ? 0 : 2}})
+        if (a_minute > 0)
+            events.insert(events.end(), static_cast<std::size_t>(std::max<long>(1, a_minute * length.count() / 60)),
+                          what);
     std::shuffle(events.begin(), events.end(), random_);
 
     lossy();
@@ -109,21 +132,23 @@ void chaos::run(std::chrono::seconds length, const std::atomic<bool>& stop) {
 
 void chaos::cause(event what) {
     switch (what) {
-    case event::kill:
-        return kill();
-    case event::crash:
-        return crash();
-    case event::terminate:
-        return terminate();
-    case event::drop_all:
-        return proxy_.drop_all();
-    case event::silence_all:
-        return proxy_.silence_all();
+    case event::kill: return kill();
+    case event::stop: return crash(crash_kind::immediate);
+    case event::kill_postmaster: return crash(crash_kind::kill_postmaster);
+    case event::terminate: return terminate();
+    case event::drop_all: return proxy_.drop_all();
+    case event::silence_all: return proxy_.silence_all();
     case event::refuse:
         proxy_.refuse(true);
         std::this_thread::sleep_for(200ms);
         proxy_.refuse(false);
         ++done_.refusals;
+        return;
+    case event::kill_consumer:
+        consumers_.kill_one(random_);
+        ++done_.consumers;
+        return;
+    case event::fill_disk: return fill_disk();
     }
 }
 
@@ -145,13 +170,63 @@ void chaos::terminate() {
     done_.terminated += std::stoul(gone);
 }
 
-void chaos::crash() {
-    const std::string script = "'" IDEM_SERVER_SCRIPT "' ";
-    if (std::system((script + "crash " + server_).c_str()) != 0)
-        throw no_server{"the server does not stop; see notices.txt and its log"};
-    ++done_.stopped;
-    if (std::system((script + "start " + server_).c_str()) != 0)
+void chaos::crash(crash_kind how) {
+    if (how == crash_kind::immediate) {
+        if (std::system(("'" IDEM_SERVER_SCRIPT "' crash " + server_).c_str()) != 0)
+            throw no_server{"the server does not stop; see notices.txt and its log"};
+        ++done_.stopped;
+    } else {
+        // the parent of our own session's process
+        const auto session = control_.value("SELECT pg_backend_pid()");
+        const pid_t server = parent_of(static_cast<pid_t>(std::stol(session)));
+        if (server <= 1 || ::kill(server, SIGKILL) != 0) return;
+        for (int i = 0; i < 1000 && is_alive(server); ++i) std::this_thread::sleep_for(10ms); // else it seems to run
+        ++done_.postmasters;
+    }
+    start();
+}
+
+void chaos::start() {
+    if (std::system(("'" IDEM_SERVER_SCRIPT "' start " + server_).c_str()) != 0)
         throw no_server{"the server does not start again; see notices.txt and its log"};
+}
+
+// Nothing more than half a megabyte, for a while: tables cannot grow. Every other time we see to it that WAL cannot
+// either: the server panics, and may not even come back before there is room again.
+void chaos::fill_disk() {
+    control_.exec("SELECT 1");
+    struct statvfs now {};
+    if (::statvfs(disk_.c_str(), &now) != 0) throw no_server{"no disk " + disk_};
+    const std::size_t block = now.f_frsize, all = now.f_blocks * block, used = (now.f_blocks - now.f_bfree) * block;
+    try {
+        resize_disk(used + 512 * 1024);
+    } catch (const std::system_error&) { // it grew meanwhile
+        return;
+    }
+    try {
+        for (int i = 0; i < 40 && done_.full % 2 == 0; ++i) // there are spare segments
+            control_.once("SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()");
+    } catch (const idem::error&) { // as is meant to happen
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds{500 + random_() % 1000});
+    resize_disk(all);
+    ++done_.full;
+    // It comes back by itself, or it is gone.
+    for (const auto until = clock::now() + 30s;; std::this_thread::sleep_for(100ms)) {
+        start();
+        try {
+            control_.once("SELECT 1");
+            return;
+        } catch (const idem::error&) {
+            if (clock::now() >= until) throw no_server{"the server does not come back from a full disk"};
+        }
+    }
+}
+
+void chaos::resize_disk(std::size_t bytes) const {
+    const auto size = "size=" + std::to_string(bytes);
+    if (::mount("tmpfs", disk_.c_str(), "tmpfs", MS_REMOUNT, size.c_str()) != 0)
+        throw std::system_error{errno, std::generic_category(), "cannot resize " + disk_};
 }
 
 } // namespace fault

@@ -148,12 +148,12 @@ private:
                                     std::to_string(tables_.balance));
     }
 
-    // Lost connections (08), a server that goes away or comes back (57P0n), a transaction idle for too long (25P03),
-    // and what asks for a retry.
+    // Lost connections (08), a server that goes away or comes back (57P0n), a full disk (53100), a transaction idle for
+    // too long (25P03), and what asks for a retry.
     void explained(const story& s) {
         const auto because_of_a_fault = [](const std::string& text) {
-            return text.starts_with("08") || text.starts_with("57P0") || text.starts_with("25P03") ||
-                   text.starts_with("40001") || text.starts_with("40P01");
+            return text.starts_with("08") || text.starts_with("57P0") || text.starts_with("53100") ||
+                   text.starts_with("25P03") || text.starts_with("40001") || text.starts_with("40P01");
         };
         for (const operation* o : s.operations)
             if (o->answer == answer::cancelled || (o->answer == answer::error && !because_of_a_fault(o->text)) ||
