@@ -4,6 +4,8 @@
 # make demo             the order intake, on a private server under build/ (SEED=… repeats a run)
 # make psql             psql on the demo's database
 # make check            every test suite, on private servers under build/
+# make check-sanitize   the suites under ASan, UBSan, TSan, valgrind and a server with assertions (about an hour; scripts/sanitize)
+# make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)
@@ -22,6 +24,12 @@ setup:
 check:
 	@scripts/check
 
+check-sanitize:
+	@for mode in asan cassert valgrind sdk-asan sdk-tsan; do scripts/sanitize $$mode || exit; done
+
+fuzz:
+	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) $(if $(SEED),FUZZ_SEED=$(SEED)) scripts/sanitize cassert fuzz
+
 demo:
 	@demo/run $(if $(SEED),--seed $(SEED))
 
@@ -35,4 +43,4 @@ bench:
 	@bench/run
 
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check demo psql sdk bench
+	setup check check-sanitize fuzz demo psql sdk bench
