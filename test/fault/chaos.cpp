@@ -109,16 +109,11 @@ void chaos::run(std::chrono::seconds length, const std::atomic<bool>& stop) {
 
 void chaos::cause(event what) {
     switch (what) {
-    case event::kill:
-        return kill();
-    case event::crash:
-        return crash();
-    case event::terminate:
-        return terminate();
-    case event::drop_all:
-        return proxy_.drop_all();
-    case event::silence_all:
-        return proxy_.silence_all();
+    case event::kill: return kill();
+    case event::crash: return crash();
+    case event::terminate: return terminate();
+    case event::drop_all: return proxy_.drop_all();
+    case event::silence_all: return proxy_.silence_all();
     case event::refuse:
         proxy_.refuse(true);
         std::this_thread::sleep_for(200ms);

@@ -54,22 +54,16 @@ std::chrono::milliseconds lifetime(const operation& o) {
 
 answer without_response(idem::run_status status) {
     switch (status) {
-    case idem::run_status::in_progress:
-        return answer::in_progress;
-    case idem::run_status::mismatch:
-        return answer::mismatch;
-    default:
-        return answer::cancelled;
+    case idem::run_status::in_progress: return answer::in_progress;
+    case idem::run_status::mismatch: return answer::mismatch;
+    default: return answer::cancelled;
     }
 }
 answer without_response(idem::claim_status status) {
     switch (status) {
-    case idem::claim_status::in_progress:
-        return answer::in_progress;
-    case idem::claim_status::mismatch:
-        return answer::mismatch;
-    default:
-        return answer::cancelled;
+    case idem::claim_status::in_progress: return answer::in_progress;
+    case idem::claim_status::mismatch: return answer::mismatch;
+    default: return answer::cancelled;
     }
 }
 
