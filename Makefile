@@ -4,7 +4,7 @@
 # make demo             the order intake, on a private server under build/ (SEED=… repeats a run)
 # make psql             psql on the demo's database
 # make check            every test suite, on private servers under build/
-# make check-sanitize   the suites under ASan, UBSan, TSan, valgrind and a server with assertions (about an hour; scripts/sanitize)
+# make check-sanitize   the suites under ASan and UBSan and in a server with assertions (scripts/sanitize)
 # make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
@@ -25,7 +25,7 @@ check:
 	@scripts/check
 
 check-sanitize:
-	@for mode in asan cassert valgrind sdk-asan sdk-tsan; do scripts/sanitize $$mode || exit; done
+	@for mode in asan cassert; do scripts/sanitize $$mode || exit; done
 
 fuzz:
 	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) $(if $(SEED),FUZZ_SEED=$(SEED)) scripts/sanitize cassert fuzz
