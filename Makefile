@@ -9,6 +9,8 @@
 # make check            every test suite, on private servers under build/
 # make check-matrix     the same, and again on PostgreSQL 17 and 18, in Debians of their own under build/ (as root)
 # make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
+# make check-sanitize   the suites under ASan and UBSan and in a server with assertions (scripts/sanitize)
+# make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)
@@ -29,6 +31,12 @@ check:
 
 check-matrix:
 	@scripts/matrix
+
+check-sanitize:
+	@for mode in asan cassert; do scripts/sanitize $$mode || exit; done
+
+fuzz:
+	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) $(if $(SEED),FUZZ_SEED=$(SEED)) scripts/sanitize cassert fuzz
 
 demo:
 	@demo/run $(if $(SEED),--seed $(SEED))
@@ -55,4 +63,4 @@ torture:
 	@test/fault/torture
 
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check check-matrix torture demo psql service service-demo service-load sdk bench
+	setup check check-matrix check-sanitize fuzz torture demo psql service service-demo service-load sdk bench

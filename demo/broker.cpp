@@ -59,7 +59,9 @@ void make_reports(database& db) {
 
 } // namespace
 
-bool broker::is_here() { return find_server() && fs::exists(beside("idem-relay")) && fs::exists(beside("nats_consumer")); }
+bool broker::is_here() {
+    return find_server() && fs::exists(beside("idem-relay")) && fs::exists(beside("nats_consumer"));
+}
 
 broker::broker(database& db, std::uint64_t seed) {
     make_reports(db);
@@ -86,9 +88,9 @@ broker::broker(database& db, std::uint64_t seed) {
 void broker::finish(database& db) {
     for (const auto* each : {&server_, &relay_, &receiver_}) (*each)->spare();
     database reports{"dbname=demo_reports"};
-    const std::string published = db.value(
-        "SELECT count(*) FROM public.idem_outbox WHERE topic = 'sales' AND created_at > "
-        "(SELECT since FROM public.idem_subscriptions WHERE consumer = 'reports')");
+    const std::string published =
+        db.value("SELECT count(*) FROM public.idem_outbox WHERE topic = 'sales' AND created_at > "
+                 "(SELECT since FROM public.idem_subscriptions WHERE consumer = 'reports')");
     const auto until = std::chrono::steady_clock::now() + 60s;
     while (reports.value("SELECT count(*) FROM received") != published) {
         if (std::chrono::steady_clock::now() > until) throw std::runtime_error("the other database does not catch up");

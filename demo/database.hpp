@@ -34,10 +34,8 @@ public:
                 PQputCopyData(c, input.data(), static_cast<int>(input.size()));
                 PQputCopyEnd(c, nullptr);
                 break;
-            case PGRES_FATAL_ERROR:
-                throw std::runtime_error(PQresultErrorMessage(next.get()));
-            default:
-                last = std::move(next);
+            case PGRES_FATAL_ERROR: throw std::runtime_error(PQresultErrorMessage(next.get()));
+            default: last = std::move(next);
             }
         }
         return last;

@@ -258,9 +258,10 @@ int main(const std::string& data, std::uint64_t seed) {
         if (!interrupted) {
             finish(daily, db);
             sold.kills = daily.kills();
-            const auto messages = db.exec("SELECT count(*), nextval('demo_with_idem.taken_up') - 1 - count(*) FROM "
-                                          "public.idem_outbox WHERE topic = 'sales' AND created_at > "
-                                          "(SELECT since FROM public.idem_subscriptions WHERE consumer = 'daily_sales')");
+            const auto messages =
+                db.exec("SELECT count(*), nextval('demo_with_idem.taken_up') - 1 - count(*) FROM "
+                        "public.idem_outbox WHERE topic = 'sales' AND created_at > "
+                        "(SELECT since FROM public.idem_subscriptions WHERE consumer = 'daily_sales')");
             sold.published = number(messages.text(0, 0));
             sold.taken_up_again = number(messages.text(0, 1));
             sold.here = check_sales(db, "demo_with_idem");
@@ -293,8 +294,8 @@ int main(const std::string& data, std::uint64_t seed) {
                           safe.run.misled == 0 && safe.run.differing == 0 && seen.paid == expected.paid;
     const bool cancelled = undone.wrong == 0 && undone.kept == undone.live_pounds &&
                            seen.cancellations.size() == load.count(errand::cancel);
-    const bool consumed = sold.published == got.orders + got.credit_notes + undone.cancelled &&
-                          sold.here.wrong == 0 && (!sold.there || sold.there->wrong == 0);
+    const bool consumed = sold.published == got.orders + got.credit_notes + undone.cancelled && sold.here.wrong == 0 &&
+                          (!sold.there || sold.there->wrong == 0);
     const bool exact = booked && answered && cancelled && consumed && findings == 0;
     std::printf("%sexactly once: %zu orders, %zu credit notes, %zu cancellations, %zu deliveries, %zu duplicates, "
                 "%zu lost\n",

@@ -25,8 +25,7 @@ killed::killed(std::vector<std::string> command, std::chrono::milliseconds after
           std::uniform_int_distribution milliseconds{after.count() / 2, after.count() * 3 / 2};
           start();
           for (;;) {
-              const auto until =
-                  std::chrono::steady_clock::now() + std::chrono::milliseconds{milliseconds(random)};
+              const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds{milliseconds(random)};
               while (std::chrono::steady_clock::now() < until) {
                   if (token.stop_requested()) return;
                   std::this_thread::sleep_for(std::chrono::milliseconds{5});

@@ -24,7 +24,7 @@ public:
     killed(const killed&) = delete;
     killed& operator=(const killed&) = delete;
 
-    void spare(); // no more killing
+    void spare();  // no more killing
     void finish(); // lets it end by itself; throws if it does not end well
 
     std::size_t kills() const { return kills_; }

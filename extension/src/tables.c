@@ -227,7 +227,7 @@ find_table(Oid schema, const char *name, const Oid *layout)
 		return relid;
 	rel = table_open(relid, NoLock);
 	desc = RelationGetDescr(rel);
-	while (layout[column] != 0 && column < desc->natts &&
+	while (column < desc->natts && layout[column] != 0 &&
 		   TupleDescAttr(desc, column)->atttypid == layout[column])
 		column++;
 	known = layout[column] == 0 && column == desc->natts;

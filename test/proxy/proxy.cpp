@@ -292,21 +292,16 @@ struct proxy::loop {
     void client_opens(link& l, std::string packet) {
         switch (wire::startup_code(packet)) {
         case wire::ssl_request:
-        case wire::gssenc_request:
-            l.to_client.put("N", {});
-            return; // in clear, please
-        case wire::cancel_request:
-            break; // the server says nothing and closes
-        default:
-            l.state = link::phase::authenticating;
+        case wire::gssenc_request: l.to_client.put("N", {}); return; // in clear, please
+        case wire::cancel_request: break;                            // the server says nothing and closes
+        default: l.state = link::phase::authenticating;
         }
         l.to_server.put(std::move(packet), set.delay_to_server);
     }
 
     static bool commits(link& l, std::string_view message) {
         switch (message[0]) {
-        case 'Q':
-            return wire::ends_in_commit(wire::query_text(message));
+        case 'Q': return wire::ends_in_commit(wire::query_text(message));
         case 'P': {
             const auto [name, text] = wire::parse_message(message);
             l.prepared.insert_or_assign(std::string{name}, wire::ends_in_commit(text));
@@ -316,8 +311,7 @@ struct proxy::loop {
             const auto found = l.prepared.find(wire::bound_statement(message));
             return found != l.prepared.end() && found->second;
         }
-        default:
-            return false;
+        default: return false;
         }
     }
 

@@ -32,12 +32,9 @@ connection through(const proxy& p) {
 std::string run(const connection& c, const char* sql) {
     const result r{PQexec(c.get(), sql), PQclear};
     switch (PQresultStatus(r.get())) {
-    case PGRES_TUPLES_OK:
-        return PQgetvalue(r.get(), 0, 0);
-    case PGRES_COMMAND_OK:
-        return PQcmdStatus(r.get());
-    default:
-        return "error";
+    case PGRES_TUPLES_OK: return PQgetvalue(r.get(), 0, 0);
+    case PGRES_COMMAND_OK: return PQcmdStatus(r.get());
+    default: return "error";
     }
 }
 

@@ -66,6 +66,7 @@ execution read_execution(Text&& text, int row) {
 template <typename Text>
 std::vector<execution> read_executions(Text&& text, int rows) {
     std::vector<execution> all;
+    all.reserve(static_cast<std::size_t>(rows));
     for (int row = 0; row < rows; ++row) all.push_back(read_execution(text, row));
     return all;
 }

@@ -11,8 +11,8 @@
 
 namespace idem::detail {
 
-// Key, request, response and scope are SQL literals, already quoted; the token is that of a lease. A claim's columns are status, response,
-// cacheable_until.
+// Key, request, response and scope are SQL literals, already quoted; the token is that of a lease. A claim's columns
+// are status, response, cacheable_until.
 std::string claim_sql(std::string_view key, std::string_view request, std::string_view scope, const claim_options&);
 std::string complete_sql(std::string_view key, std::string_view response, std::string_view scope,
                          std::string_view token = "NULL");
