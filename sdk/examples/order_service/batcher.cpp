@@ -26,10 +26,10 @@ constexpr milliseconds silent_for{5'000};               // the server: then it i
 constexpr milliseconds cancel_waits{100};               // for a key that is being worked on
 constexpr milliseconds pause{50};                       // before a new try
 
-// What a transaction costs by itself is 20 to 40 requests' worth, here and with all who read what it publishes. So while
-// requests come at this pace, a batch waits this long for more of them.
+// What a transaction costs by itself is 20 to 40 requests' worth, here and with all who read what it publishes. So
+// while requests come at this pace, a batch waits this long for more of them.
 constexpr milliseconds gathering{40};
-constexpr double much = 1'000;           // requests a second
+constexpr double much = 1'000; // requests a second
 constexpr milliseconds pace_over{100};
 
 // Later it may work. Whether it has, the key tells.
@@ -280,7 +280,8 @@ void batcher::hand_over() {
         const auto now = clock::now();
         handed_over_ += submitted_.size();
         if (now - counted_since_ >= pace_over) {
-            is_busy_ = static_cast<double>(handed_over_) >= much * std::chrono::duration<double>(now - counted_since_).count();
+            is_busy_ =
+                static_cast<double>(handed_over_) >= much * std::chrono::duration<double>(now - counted_since_).count();
             counted_since_ = now;
             handed_over_ = 0;
         }

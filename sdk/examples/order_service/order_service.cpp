@@ -54,7 +54,8 @@ constexpr const char* footer =
 // A path has a slash. What a killed service left there is in the way.
 boost::asio::generic::stream_protocol::endpoint place_of(const std::string& where) {
     if (where.find('/') != std::string::npos) {
-        if (where.size() >= sizeof(sockaddr_un::sun_path)) throw CLI::ValidationError{"--listen", "the path is too long"};
+        if (where.size() >= sizeof(sockaddr_un::sun_path))
+            throw CLI::ValidationError{"--listen", "the path is too long"};
         unlink(where.c_str());
         return boost::asio::local::stream_protocol::endpoint{where};
     }
