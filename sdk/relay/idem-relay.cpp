@@ -74,6 +74,10 @@ arguments parse(int argc, char** argv) {
     app.add_option("--batch", given.relay.batch, "How many messages at most to a transaction (1000)")
         ->type_name("N")
         ->check(CLI::Range(1, 100'000).description(""));
+    int linger = 0;
+    app.add_option("--linger", linger, "Wait so long after a batch that was not full: fewer, larger ones (0)")
+        ->type_name("MS")
+        ->check(CLI::Range(0, 60'000).description(""));
     app.add_option("--metrics", given.metrics, "Serve Prometheus from there")->type_name("HOST:PORT");
     app.add_flag("--once", given.relay.once, "Hand on what there is, and end");
     try {
@@ -81,6 +85,7 @@ arguments parse(int argc, char** argv) {
     } catch (const CLI::ParseError& wrong) {
         std::exit(app.exit(wrong) == 0 ? done : misused); // it may be --help
     }
+    given.relay.linger = std::chrono::milliseconds{linger};
     return given;
 }
 

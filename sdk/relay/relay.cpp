@@ -52,6 +52,7 @@ struct relay::lane {
                    of.options_.consumer,
                    [this](transaction& tx, std::span<const message> batch) { deliver(tx, batch); },
                    {.batch = of.options_.batch,
+                    .linger = of.options_.linger,
                     .response_timeout = patience,
                     .idle_timeout = to->patience(),
                     .lane = nr,

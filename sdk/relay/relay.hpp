@@ -22,9 +22,10 @@ namespace idem::relay {
 struct options {
     std::string dsn{}, consumer{};
     int batch = 1000;
-    bool once = false;    // ends when there is nothing left, or the other side is away
-    std::string topics{}; // separated by commas; not empty: the consumer is made known, if it is not
-    int lanes = 0;        // it gets so many, if it has fewer
+    std::chrono::milliseconds linger{0}; // as a consumer's
+    bool once = false;                   // ends when there is nothing left, or the other side is away
+    std::string topics{};                // separated by commas; not empty: the consumer is made known, if it is not
+    int lanes = 0;                       // it gets so many, if it has fewer
 };
 
 class relay {

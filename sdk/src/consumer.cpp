@@ -92,6 +92,9 @@ void consumer::loop(bool until_empty) {
             pause = shortest_pause;
             if (any) {
                 nothing_ = 0;
+                const bool full = batch_.size() == static_cast<std::size_t>(options_.batch);
+                if (options_.linger.count() > 0 && !until_empty && !full && !search_)
+                    static_cast<void>(stopped_within(options_.linger));
             } else if (++nothing_ == 1) {
                 empty_since = clock::now();
             } else {

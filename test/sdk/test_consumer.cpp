@@ -109,6 +109,29 @@ TYPED_TEST(consumer, takes_whole_batches) {
     EXPECT_EQ(this->applied(), 5);
 }
 
+TYPED_TEST(consumer, lingers_after_a_batch_that_was_not_full) {
+    typename TypeParam::client client{""};
+    std::vector<std::size_t> sizes;
+    std::promise<void> first, all;
+    std::size_t seen = 0;
+    idem::consumer one{client,
+                       this->name,
+                       [&](auto&, std::span<const message> batch) {
+                           sizes.push_back(batch.size());
+                           if (seen == 0) first.set_value();
+                           if ((seen += batch.size()) == 25) all.set_value();
+                       },
+                       {.batch = 20, .linger = 3s}};
+    std::jthread worker{[&] { one.run(); }};
+    this->publish(1);
+    first.get_future().wait();
+    this->publish(24); // each a transaction of its own
+    all.get_future().wait();
+    one.stop(); // the last batch was not full either
+    worker.join();
+    EXPECT_EQ(sizes, (std::vector<std::size_t>{1, 20, 4}));
+}
+
 TYPED_TEST(consumer, needs_two_round_trips_for_a_batch) {
     this->publish(3);
     idem::test::proxy proxy{test::upstream()};

@@ -49,6 +49,9 @@ struct consumer_options {
     // How long the server looks out for a message before it says that there is none; at most a minute. stop() does
     // not wait for it.
     std::chrono::milliseconds wait = std::chrono::seconds{10};
+    // How long run() waits after a batch that was not full: what comes meanwhile is one batch, so there are fewer and
+    // larger ones. A message that comes after a pause does not wait.
+    std::chrono::milliseconds linger{0};
     // A server silent for so long (a fetch: in addition to its wait) is given up, statement by statement.
     std::chrono::milliseconds response_timeout = std::chrono::seconds{10};
     // The server ends the transaction, and another process may have its messages, when nothing came from us for so
