@@ -1,5 +1,6 @@
 // The order service over HTTP, on a PostgreSQL server of the test's own: what it answers to which request, and that
 // whatever dies on the way, each order that was accepted is there once.
+#include "comes_true.hpp"
 #include "http.hpp"
 #include "process.hpp"
 #include "server.hpp"
@@ -70,12 +71,8 @@ std::string contents(const std::string& file) {
 }
 
 template <typename Condition>
-bool soon(Condition&& condition, std::chrono::seconds within = 20s) {
-    for (const auto until = std::chrono::steady_clock::now() + within; std::chrono::steady_clock::now() < until;) {
-        if (condition()) return true;
-        std::this_thread::sleep_for(10ms);
-    }
-    return condition();
+bool soon(Condition&& condition) {
+    return test::comes_true(condition, 20s);
 }
 
 // The shop's database, which all tests have in common.

@@ -1,5 +1,6 @@
 // The whole road: outbox, idem-relay, a stream of NATS JetStream, and an idempotent consumer in a database elsewhere;
 // real processes, killed for real.
+#include "comes_true.hpp"
 #include "nats.hpp"
 #include "process.hpp"
 #include "server.hpp"
@@ -99,20 +100,11 @@ struct road : testing::Test {
     [[nodiscard]] std::string applied() const {
         return ask(at_target, "SELECT count(*) FROM applied WHERE topic = '" + topic + "'");
     }
-    template <typename Condition>
-    static bool comes_true(Condition&& condition, std::chrono::seconds patience = 60s) {
-        const auto until = std::chrono::steady_clock::now() + patience;
-        while (!condition())
-            if (std::chrono::steady_clock::now() > until)
-                return false;
-            else
-                std::this_thread::sleep_for(50ms);
-        return true;
-    }
     // What was published is applied: each once, and of each key in the order of publishing. A transaction whose COMMIT
     // was lost has published twice: then a number is there twice.
     void expect_all() {
-        EXPECT_TRUE(comes_true([&] { return applied() == published(); })) << applied() << " of " << published();
+        EXPECT_TRUE(test::comes_true([&] { return applied() == published(); }, 60s))
+            << applied() << " of " << published();
         std::this_thread::sleep_for(500ms); // for what comes again
         EXPECT_EQ(applied(), published());
         const std::string all = "SELECT md5(string_agg(concat(key, ':', n), ' ' ORDER BY key, at)) FROM ";
@@ -147,7 +139,7 @@ TEST_F(road, begins_when_there_is_a_broker) {
     publish(1, 100);
     start_relay();
     start_receiver();
-    EXPECT_TRUE(comes_true([&] { return contents(relay_log).find("trying again") != std::string::npos; }));
+    EXPECT_TRUE(test::comes_true([&] { return contents(relay_log).find("trying again") != std::string::npos; }, 60s));
     EXPECT_TRUE(relay->runs());
     broker.start();
     expect_all();
@@ -211,12 +203,13 @@ TEST_F(road, has_a_receiver_without_its_database) {
     start_relay();
     start_receiver();
     publish(1, 500);
-    EXPECT_TRUE(comes_true([&] { return applied() == "500"; }));
+    EXPECT_TRUE(test::comes_true([&] { return applied() == "500"; }, 60s));
     target->command("crash");
     publish(501, 1000);
     test::nats_session session{broker};
-    EXPECT_TRUE(comes_true([&] { return session.count("S") == 1000; }));
-    EXPECT_TRUE(comes_true([&] { return contents(receiver_log).find("trying again") != std::string::npos; }));
+    EXPECT_TRUE(test::comes_true([&] { return session.count("S") == 1000; }, 60s));
+    EXPECT_TRUE(
+        test::comes_true([&] { return contents(receiver_log).find("trying again") != std::string::npos; }, 60s));
     jsConsumerInfo* info = nullptr;
     test::require(js_GetConsumerInfo(&info, session.js(), "S", "receiver", nullptr, nullptr), "js_GetConsumerInfo");
     EXPECT_EQ(info->AckFloor.Stream, 500U);
@@ -324,7 +317,7 @@ TEST_F(road, knows_what_to_do_with_a_refused_message) {
     setenv("PGOPTIONS", "-c idem.max_attempts=2", 1);
     start_relay();
     unsetenv("PGOPTIONS");
-    EXPECT_TRUE(comes_true([&] { return applied() == "39"; })) << applied();
+    EXPECT_TRUE(test::comes_true([&] { return applied() == "39"; }, 60s)) << applied();
     EXPECT_NE(contents(relay_log).find("message " + id + " of topic \"" + topic + "\" is refused: "),
               std::string::npos);
     EXPECT_EQ(
@@ -333,7 +326,7 @@ TEST_F(road, knows_what_to_do_with_a_refused_message) {
     config.MaxMsgSize = -1;
     test::require(js_UpdateStream(nullptr, session.js(), &config, nullptr, nullptr), "js_UpdateStream");
     direct.exec("SELECT idem_redrive('" + name + "', " + id + ")");
-    EXPECT_TRUE(comes_true([&] { return applied() == "40"; })) << applied();
+    EXPECT_TRUE(test::comes_true([&] { return applied() == "40"; }, 60s)) << applied();
     // what had come after it was there before the tombstone
     const std::string said = counted();
     EXPECT_TRUE(std::regex_match(said, std::regex{"applied 40, duplicates 0, gaps [1-9][0-9]*, tombstones 1\n"}))

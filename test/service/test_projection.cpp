@@ -1,5 +1,6 @@
 // Projections, two of them, before a stream of NATS JetStream into which the test puts what idem-relay would; real
 // processes, killed for real.
+#include "comes_true.hpp"
 #include "nats.hpp"
 #include "process.hpp"
 #include "server.hpp"
@@ -102,18 +103,8 @@ struct projection : testing::Test {
         }
     }
     [[nodiscard]] std::string messages() const { return ask("SELECT coalesce(sum(messages), 0) FROM daily_sales"); }
-    template <typename Condition>
-    static bool comes_true(Condition&& condition, std::chrono::seconds patience = 30s) {
-        const auto until = std::chrono::steady_clock::now() + patience;
-        while (!condition())
-            if (std::chrono::steady_clock::now() > until)
-                return false;
-            else
-                std::this_thread::sleep_for(50ms);
-        return true;
-    }
     void expect_messages(const std::string& count) const {
-        EXPECT_TRUE(comes_true([&] { return messages() == count; })) << messages() << " of " << count;
+        EXPECT_TRUE(test::comes_true([&] { return messages() == count; }, 30s)) << messages() << " of " << count;
         std::this_thread::sleep_for(300ms); // for what comes again
         EXPECT_EQ(messages(), count);
     }
@@ -127,7 +118,7 @@ struct projection : testing::Test {
                 return true;
             return info->NumAckPending > 0 || info->NumPending > 0;
         };
-        EXPECT_TRUE(comes_true([&] { return !open(); }));
+        EXPECT_TRUE(test::comes_true([&] { return !open(); }, 30s));
         jsConsumerInfo_Destroy(info);
     }
 
