@@ -11,7 +11,8 @@
 # make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
 # make check-sanitize   the suites under ASan and UBSan and in a server with assertions (scripts/sanitize)
 # make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
-# make bench            the benchmarks
+# make bench            the benchmarks, beside what is written by hand and beside peers: an hour
+# make bench-full       those that take an afternoon: 100 million keys, growth, an hour under load
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)
 
@@ -59,8 +60,11 @@ sdk:
 bench:
 	@bench/run
 
+bench-full:
+	@bench/run full
+
 torture:
 	@test/fault/torture
 
 .PHONY: all install uninstall installdirs installcheck clean distclean maintainer-clean \
-	setup check check-matrix check-sanitize fuzz torture demo psql service service-demo service-load sdk bench
+	setup check check-matrix check-sanitize fuzz torture demo psql service service-demo service-load sdk bench bench-full

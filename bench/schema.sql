@@ -17,4 +17,11 @@ RETURN (100000000000000 + i * 87178291199 % 900000000000000)::text || '-4e1d-91b
 
 CREATE TABLE loaded (keys bigint NOT NULL, files text NOT NULL);
 CREATE TABLE setup (name text NOT NULL, value text NOT NULL);
-CREATE TABLE sample (work text NOT NULL, contestant text NOT NULL, round int NOT NULL, metric text NOT NULL, value float8 NOT NULL);
+CREATE TABLE sample (
+    work text NOT NULL,
+    contestant text NOT NULL,
+    round int NOT NULL,
+    metric text NOT NULL,
+    value float8 NOT NULL,
+    at float8 NOT NULL DEFAULT 0 -- where on the axis of what grows
+);

@@ -1,15 +1,17 @@
-// The same order loop twice: sdk_loop plain|idem CLIENTS REQUESTS
-// "plain" is what one writes with libpq alone, "idem" is idem::run. Connects as libpq's environment says, prints
-// requests a second.
+// The same order loop three times: sdk_loop plain|idiom|idem CLIENTS REQUESTS
+// "plain" is the order alone with libpq, "idiom" has the key written by hand with libpqxx, "idem" is idem::run.
+// Connects as libpq's environment says, prints requests a second.
 #include <idem/idem.hpp>
 
 #include <libpq-fe.h>
+#include <pqxx/pqxx>
 
 #include <array>
 #include <barrier>
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <random>
@@ -36,6 +38,23 @@ void plain(PGconn* connection, const std::string& customer) {
     expect(PQexec(connection, "COMMIT"), PGRES_COMMAND_OK);
 }
 
+// As it is usually written, on a connection with prepared statements.
+void prepare_idiom(pqxx::connection& connection) {
+    connection.prepare("claim",
+                       "INSERT INTO idiom_keys (key, status) VALUES ($1, 'started') ON CONFLICT (key) DO NOTHING");
+    connection.prepare("order", insert_order);
+    connection.prepare("complete", "UPDATE idiom_keys SET status = 'completed', response = $2 WHERE key = $1");
+}
+
+void idiom(pqxx::connection& connection, const std::string& customer) {
+    const std::string key = customer + "-91b7-c2a60f3e-sdk";
+    pqxx::work tx{connection};
+    if (tx.exec_prepared("claim", key).affected_rows() != 1) throw std::runtime_error{"a new key was there"};
+    tx.exec_prepared("order", customer, "white hanging heart", "15.30");
+    tx.exec_prepared("complete", key, R"({"order": 4711, "status": "created"})");
+    tx.commit();
+}
+
 void with_idem(idem::client& client, const std::string& customer) {
     const std::string key = customer + "-91b7-c2a60f3e-sdk";
     const std::string request = R"({"customer": )" + customer + R"(, "item": "white hanging heart", "amount": 15.30})";
@@ -46,7 +65,19 @@ void with_idem(idem::client& client, const std::string& customer) {
     if (outcome.status() != idem::run_status::executed) throw std::runtime_error{"a new key was not executed"};
 }
 
-double requests_per_second(bool use_idem, int clients, int requests) {
+// What each contestant does for one customer, on a connection of its own.
+std::function<void(const std::string&)> worker(const std::string& contestant) {
+    if (contestant == "idiom") {
+        auto connection = std::make_shared<pqxx::connection>();
+        prepare_idiom(*connection);
+        return [connection](const std::string& customer) { idiom(*connection, customer); };
+    }
+    auto client = std::make_shared<idem::client>(std::string{});
+    if (contestant == "idem") return [client](const std::string& customer) { with_idem(*client, customer); };
+    return [client](const std::string& customer) { plain(client->connection(), customer); };
+}
+
+double requests_per_second(const std::string& contestant, int clients, int requests) {
     using clock = std::chrono::steady_clock;
     clock::time_point began;
     std::barrier connected{clients, [&]() noexcept { began = clock::now(); }};
@@ -59,14 +90,9 @@ double requests_per_second(bool use_idem, int clients, int requests) {
                 try {
                     std::mt19937_64 random{std::random_device{}()};
                     std::uniform_int_distribution<long long> customer{100'000'000'000'000'000, 999'999'999'999'999'999};
-                    idem::client client{std::string{}};
+                    const auto work = worker(contestant);
                     connected.arrive_and_wait();
-                    for (int n = 0; n < requests / clients; ++n) {
-                        if (use_idem)
-                            with_idem(client, std::to_string(customer(random)));
-                        else
-                            plain(client.connection(), std::to_string(customer(random)));
-                    }
+                    for (int n = 0; n < requests / clients; ++n) work(std::to_string(customer(random)));
                 } catch (...) {
                     connected.arrive_and_drop();
                     const std::scoped_lock lock{failing};
@@ -83,11 +109,11 @@ double requests_per_second(bool use_idem, int clients, int requests) {
 int main(int argc, char** argv) {
     try {
         const std::vector<std::string> args(argv + 1, argv + argc);
-        if (args.size() != 3 || (args[0] != "plain" && args[0] != "idem")) {
-            std::fputs("usage: sdk_loop plain|idem CLIENTS REQUESTS\n", stderr);
+        if (args.size() != 3 || (args[0] != "plain" && args[0] != "idiom" && args[0] != "idem")) {
+            std::fputs("usage: sdk_loop plain|idiom|idem CLIENTS REQUESTS\n", stderr);
             return 2;
         }
-        std::printf("tps = %.1f\n", requests_per_second(args[0] == "idem", std::stoi(args[1]), std::stoi(args[2])));
+        std::printf("tps = %.1f\n", requests_per_second(args[0], std::stoi(args[1]), std::stoi(args[2])));
     } catch (const std::exception& e) {
         std::fprintf(stderr, "sdk_loop: %s\n", e.what());
         return 1;

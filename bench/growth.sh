@@ -1,0 +1,85 @@
+# How it all grows, with keys, clients and lanes: sourced by bench/run.
+# shellcheck shell=bash disable=SC2154,SC2034,SC2030,SC2031 # variables of bench/run, some of them changed for one server
+
+# An empty store against a large one, where the memory is small.
+hundred() {
+    local keys=$many
+    sql -d bench -c "INSERT INTO setup VALUES ('keys of hundred', '$keys'), ('shared_buffers of hundred', '2GB')"
+    scripts/server destroy hundred
+    scripts/server start hundred 'shared_buffers = 2GB' 'max_wal_size = 24GB' 'checkpoint_timeout = 1h' \
+        'maintenance_work_mem = 1GB' 'max_connections = 300'
+    (
+        eval "$(scripts/server env hundred)"
+        database none
+        database hundred
+        load idem
+    )
+    alternate hundred_script hundred "$requests" none hundred
+    scripts/server destroy hundred
+}
+hundred_script() { # WORK CONTESTANT ROUND REQUESTS
+    (
+        eval "$(scripts/server env hundred)"
+        db=$2
+        measure "$@" pgbench_idem "$4"
+    )
+}
+pgbench_idem() { pgbench -n -M prepared -c "$clients" -j 2 -t $(($1 / clients)) -f bench/tx/idem.sql "$db"; }
+
+# With p99, of a log that has each transaction.
+logged() { # SCRIPT REQUESTS
+    local dir
+    dir=$(mktemp -d)
+    pgbench -n -M prepared -c "$clients" -j 2 -t $(($2 / clients)) -l --log-prefix="$dir/log" -f "bench/tx/$1.sql" "$db"
+    awk '{ print $3 }' "$dir"/log* | sort -n | awk '{ v[NR] = $1 } END { print "p99_ms = " v[int(NR * .99)] / 1000 }'
+    rm -rf "$dir"
+}
+logged_script() { measure "$@" logged "$2" "$4"; } # WORK CONTESTANT ROUND REQUESTS
+
+# Live keys, from ten thousand on.
+growth_keys() {
+    local db keys at rounds=3 contestant
+    for ((keys = 10000; keys <= many; keys *= 10)); do
+        at=$keys
+        database growth
+        load idem idiom
+        for contestant in idem idiom; do
+            sample growth_keys "$contestant" 1 bytes "$(sql -A -c "SELECT sum(pg_total_relation_size(oid)) / $keys FROM pg_class
+                WHERE relkind = 'r' AND relname ~ '^${contestant}_keys'")"
+        done
+        alternate logged_script growth_keys "$requests" idem idiom
+    done
+    dropdb --force growth
+    at=0
+}
+
+# Clients, over a million keys.
+growth_clients() {
+    local db keys=1000000 at rounds=3 clients
+    database growth
+    load idem idiom floor
+    for ((clients = 1; clients <= 256; clients *= 2)); do
+        at=$clients
+        alternate logged_script growth_clients "$requests" idem idiom floor
+    done
+    dropdb --force growth
+    at=0
+}
+
+# Lanes, of ten thousand message keys; a worker for each lane, up to sixteen.
+growth_lanes() {
+    local db n=$((messages / 10000 * 10000)) at rounds=3 lanes clients=1
+    database lanes lanes
+    say "lanes: loading $n messages"
+    PGOPTIONS='-c synchronous_commit=off' sql -c "CALL load_keyed_messages($n)" -c 'VACUUM ANALYZE'
+    for ((lanes = 1; lanes <= 64; lanes *= 2)); do
+        at=$lanes
+        alternate growth_lanes_loop growth_lanes "$n" idem
+    done
+    dropdb --force lanes
+    at=0
+}
+growth_lanes_loop() { # WORK CONTESTANT ROUND MESSAGES
+    sql -o /dev/null -c "SELECT rewind($lanes, 0)"
+    PGDATABASE=$db measure "$@" build/sdk/bench/consumer_loop lanes $((lanes < 16 ? lanes : 16)) "$4"
+}

@@ -1,0 +1,46 @@
+# Instructions of a backend, which callgrind counts and which repeat as no time does: sourced by bench/run.
+# shellcheck shell=bash disable=SC2154,SC2034,SC2030,SC2031 # variables of bench/run, some of them changed for one server
+
+# Over prepared statements in a pipeline, as everywhere here; of a transaction, what a thousand more take, so that what
+# is done once does not count. Its stores are empty.
+instructions() {
+    local data=build/server/instructions/data output server contestant
+    scripts/server destroy instructions
+    scripts/server start instructions 'autovacuum = off' 'fsync = off' 'max_wal_size = 8GB' 'checkpoint_timeout = 1h'
+    output=$PWD/build/server/instructions/callgrind
+    (
+        db=instructions
+        eval "$(scripts/server env instructions)"
+        createdb "$db"
+        sql -f bench/schema.sql -v keys=1 -f bench/load_idiom.sql -f bench/load_floor.sql \
+            -c 'CREATE TABLE two_columns (key text PRIMARY KEY, value text NOT NULL)' -f bench/execute.sql
+    )
+    # shellcheck disable=SC1090 # where it was a moment ago, with the settings that it keeps
+    env=$(scripts/server env instructions)
+    scripts/server stop instructions
+    scripts/server as-user valgrind --tool=callgrind --trace-children=yes --callgrind-out-file="$output.%p" \
+        "$(cd build/pg/root && echo "$PWD$(pg_config --bindir)")/postgres" -D "$PWD/$data" >"$data/../valgrind.log" 2>&1 </dev/null &
+    server=$!
+    for contestant in nothing two_columns claim_complete bare floor idiom idem execute_one; do
+        sample instructions "$contestant" 1 instructions "$(eval "$env" && instructions_of "$contestant" "$output")"
+        say "$(printf '%-10s  %-14s %8.0f each' instructions "$contestant" "$(sql -A -d bench -c "SELECT value FROM sample WHERE work = 'instructions' AND contestant = '$contestant'")")"
+    done
+    scripts/server stop instructions
+    wait "$server" || :
+    scripts/server destroy instructions
+}
+instructions_of() { # CONTESTANT OUTPUT
+    local n sums=() postmaster others
+    until psql -Xqtc '' >/dev/null 2>&1; do sleep 0.5; done
+    postmaster=$(head -n 1 build/server/instructions/data/postmaster.pid)
+    until others=$(children "$postmaster") && [ -n "$others" ] && sleep 1 && [ "$(children "$postmaster")" = "$others" ]; do :; done
+    for n in 500 1500; do
+        rm -f "$2".*
+        pgbench -n -M prepared -c 1 -t "$n" -f "bench/tx/$1.sql" instructions >"$2" 2>&1 || { cat "$2" >&2; return 1; }
+        # each process writes its own when it ends; the backend's is by far the largest
+        until [ "$(children "$postmaster")" = "$others" ]; do sleep 0.1; done
+        sums+=("$(awk '/^totals:/ && $2 > most { most = $2 } END { print most }' "$2".*)")
+    done
+    echo $(((sums[1] - sums[0]) / 1000))
+}
+children() { cat "/proc/$1/task/$1/children"; }

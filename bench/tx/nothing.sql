@@ -1,0 +1,4 @@
+\startpipeline
+BEGIN;
+COMMIT;
+\endpipeline

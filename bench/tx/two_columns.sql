@@ -1,0 +1,6 @@
+\set a random(100000000000000000, 999999999999999999)
+\startpipeline
+BEGIN;
+INSERT INTO two_columns (key, value) VALUES (:a::text || '-91b7-c2a60f3e-new', '{"order": 4711, "status": "created"}');
+COMMIT;
+\endpipeline

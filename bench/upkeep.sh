@@ -1,0 +1,108 @@
+# What goes on beside the requests: sourced by bench/run.
+# shellcheck shell=bash disable=SC2154,SC2034,SC2030,SC2031 # variables of bench/run, some of them changed for one server
+
+# The same claims on this server, which counts nothing, and on one that has the library preloaded.
+counters() {
+    local db
+    database counters
+    scripts/server destroy counting
+    scripts/server start counting "shared_preload_libraries = 'idem'" 'max_wal_size = 24GB' 'checkpoint_timeout = 1h' \
+        "shared_buffers = $(sql -A -d postgres -c 'SHOW shared_buffers')"
+    (eval "$(scripts/server env counting)" && createdb "$db" && sql -f bench/schema.sql)
+    alternate counters_script counters "$requests" not_counted counted
+    scripts/server destroy counting
+}
+counters_script() { # WORK CONTESTANT ROUND REQUESTS
+    local tps
+    tps=$(
+        [ "$2" = not_counted ] || eval "$(scripts/server env counting)"
+        sql -c 'TRUNCATE orders' -c CHECKPOINT
+        pgbench -n -M prepared -c "$clients" -j 2 -t $(($4 / clients)) -f bench/tx/idem.sql "$db" | awk '/^tps = / { print $3 }'
+    )
+    sample "$1" "$2" "$3" tps "$tps"
+    say "$(printf '%-10s  round %d of %d  %-14s %8.0f /s' "$1" "$3" "$rounds" "$2" "$tps")"
+}
+
+# Latency of claims, 4,000 a second: while a full generation is retired and truncated, and in the quiet around it. It is the
+# median over the seconds of each second's p99, for a disk that others use too stalls now and then.
+retire() {
+    local db round
+    database retire_loaded
+    say "retire: loading ${IDEM_BENCH_RETIRED:-10000000} keys"
+    sql -v keys="${IDEM_BENCH_RETIRED:-10000000}" -f bench/load_retire.sql
+    db=retire
+    for ((round = 1; round <= rounds; round++)); do
+        PGOPTIONS='-c client_min_messages=warning' dropdb --if-exists --force "$db"
+        createdb -T retire_loaded -S file_copy "$db"
+        sync # or the system writes all that out meanwhile
+        sleep 10
+        retire_once "$round"
+    done
+}
+retire_once() { # ROUND
+    local dir load began ended quiet busy ms call
+    dir=$(mktemp -d)
+    pgbench -n -M prepared -c "$clients" -j 2 -R 4000 -T 900 -l --log-prefix="$dir/log" -f bench/tx/idem.sql "$db" >"$dir/out" &
+    load=$!
+    sleep 20
+    sql -c "UPDATE idem_ring SET step = step + 1, ends_at[1] = now() WHERE store = 'keys'"
+    began=$(date +%s%6N)
+    for ((call = 0; call < 20; call++)); do
+        sql -c 'CALL idem_maintain()'
+        [ "$(sql -A -c "SELECT pg_relation_size('idem_keys_0')")" -gt 0 ] || break
+    done
+    ended=$(date +%s%6N)
+    sleep 20
+    kill "$load"
+    wait "$load" || :
+    [ "$(sql -A -c "SELECT pg_relation_size('idem_keys_0')")" -eq 0 ] || { echo "bench: retire: not emptied" >&2; exit 1; }
+    cat "$dir"/log* | awk '{ print $5, $3 }' | sort -k 1,1n -k 2,2n | awk -v from=$((began / 1000000)) -v to=$((ended / 1000000)) '
+        function second() { if (n > 1000) print (at >= from && at <= to) ? "busy" : "quiet", v[int(n * .99)] }
+        $1 != at { second(); n = 0; at = $1 }
+        { v[++n] = $2 }' >"$dir/seconds"
+    p99() { awk -v of="$1" '$1 == of { print $2 }' "$dir/seconds" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+    quiet=$(p99 quiet) busy=$(p99 busy)
+    ms=$(((ended - began) / 1000))
+    sample retire quiet "$1" p99_us "$quiet"
+    sample retire retired "$1" p99_us "$busy"
+    sample retire retired "$1" ms "$ms"
+    say "$(printf '%-10s  round %d  p99 %d us, while a generation goes (%d ms) %d us' retire "$1" "$quiet" "$ms" "$busy")"
+    rm -rf "$dir"
+}
+
+# 5,000 requests a second, 30 % of them new and the others a client's own of its last thousand, while keys live for a
+# tenth of the time: rotation goes on, by the worker. Latency counts from when a request was due.
+steady() {
+    local db=steady seconds=${IDEM_BENCH_SECONDS:-3600} dir
+    scripts/server destroy steady
+    scripts/server start steady "shared_preload_libraries = 'idem'" 'idem.naptime = 10' "idem.key_ttl = '$((seconds / 10))s'" \
+        'max_wal_size = 8GB' "shared_buffers = $(sql -A -d postgres -c 'SHOW shared_buffers')"
+    dir=$(mktemp -d)
+    say "steady: $seconds s"
+    (
+        eval "$(scripts/server env steady)"
+        createdb "$db"
+        sql -f bench/schema.sql
+        pgbench -n -M prepared -c "$clients" -j 2 -R 5000 -T "$seconds" -P 60 -l --log-prefix="$dir/log" --sampling-rate=0.1 \
+            -D mine=0 -D n=0 -f bench/tx/steady_new.sql@3 -f bench/tx/steady_again.sql@7 "$db" 2>&1 | grep -v '^pgbench:' | grep ^progress
+        sql -A -c "SELECT 'steps of the ring: ' || step FROM idem_ring WHERE store = 'keys'"
+    )
+    # of each minute and of the first and the last sixth: time, in us, is the third column, second of the end the fifth
+    sort -s -k 5,5n "$dir"/log* | awk -v total="$seconds" '
+        NR == 1 { began = $5 }
+        { t = $5 - began; print int(t / 60), $3 > minutes; if (t < total / 6) print $3 > first; if (t >= total * 5 / 6) print $3 > last }
+        ' minutes="$dir/minutes" first="$dir/first" last="$dir/last"
+    for part in first last; do
+        sample steady "$part" 1 p99_us "$(sort -n "$dir/$part" | awk '{ v[NR] = $1 } END { print v[int(NR * .99) + 1] }')"
+    done
+    while read -r at value; do
+        sample steady minutes 1 p99_us "$value"
+    done < <(sort -k 1,1n -k 2,2n "$dir/minutes" | awk '
+        function minute() { if (n > 100) print at + 1, v[int(n * .99)] }
+        $1 != at { minute(); n = 0; at = $1 }
+        { v[++n] = $2 }
+        END { minute() }')
+    at=0
+    rm -rf "$dir"
+    scripts/server destroy steady
+}
