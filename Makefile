@@ -6,8 +6,9 @@
 # make service          the order service with all around it, on loopback (sdk/examples/order_service)
 # make service-demo     a week of orders through it, while its processes are killed (SEED=…)
 # make service-load     its load test (ARGS='--rate 5000 --seconds 60 --kill', …)
-# make check            every test suite, on private servers under build/
-# make check-matrix     the same, and again on PostgreSQL 17 and 18, in Debians of their own under build/ (as root)
+# make check            every test suite, on private servers under build/; the briefest of them on PostgreSQL 17 and 18
+#                       too, where scripts/matrix make has made Debians with those under build/
+# make check-matrix     makes them, and runs every suite there as well (as root)
 # make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
 # make check-sanitize   the suites under ASan and UBSan and in a server with assertions (scripts/sanitize)
 # make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
