@@ -88,6 +88,15 @@ $$Trigger that makes all sessions read a table anew that they keep in memory, wh
 CREATE TRIGGER idem_ring_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON idem_ring
 FOR EACH STATEMENT EXECUTE FUNCTION idem_table_changed();
 
+CREATE FUNCTION idem_replicated() RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C;
+REVOKE ALL ON FUNCTION idem_replicated() FROM PUBLIC;
+COMMENT ON FUNCTION idem_replicated() IS
+$$Trigger for rows that logical replication brings: the copy of a ring takes the place of the one that is here, and the sequences, which are not replicated, follow ids and tokens.$$;
+CREATE TRIGGER idem_replicated BEFORE INSERT ON idem_ring FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+CREATE TRIGGER idem_replicated BEFORE INSERT OR UPDATE ON idem_pinned FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+ALTER TABLE idem_ring ENABLE REPLICA TRIGGER idem_replicated;
+ALTER TABLE idem_pinned ENABLE REPLICA TRIGGER idem_replicated;
+
 -- deletes by direct access would otherwise trouble a FOR ALL TABLES publication
 ALTER TABLE idem_keys_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_1 REPLICA IDENTITY FULL;
@@ -139,7 +148,7 @@ attempt is 1, and one more each time a lease that was over is taken over; checkp
 Only "claimed" permits the work. Without a lease the key is locked until the transaction ends, and nothing is written; a rollback, also to a savepoint before the claim, frees it. A COMMIT or PREPARE TRANSACTION that finds the claim neither completed nor released fails with ID004.
 With a lease: commit, and begin the work only then. Pass the token to idem_complete(), idem_release(), idem_compensate_with(), idem_renew() and idem_checkpoint(), in any transaction. When the lease is over, the next claim, with a lease or without, takes the key over, and the token no longer holds it.
 
-Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl, wait or lease out of range; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders.
+Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl, wait or lease out of range; 25006 read-only transaction, standby or subscriber; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders.
 
 Cost: one lock, and one index probe for each generation of the ring, however many keys are stored; with a lease one row with four index entries, written by idem_complete() again. SELECT (idem_claim('k')).status, with the one column that decides, spares the executor a function scan and is some percent cheaper than FROM idem_claim('k'); (idem_claim('k')).* would call it six times, which is an error.$$;
 
@@ -166,7 +175,7 @@ $$Give up the claim of a key, so that a retry may run. Others still wait until t
 
 Without a token it warns when the transaction has written since the claim: committing would keep the effect and lose the key. Roll back instead. With the token of a lease, all that belongs to it is dropped: attempt, checkpoint and compensation. Do so when nothing was done, or let the lease end.
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_renew(key text, token bigint, lease interval, scope text DEFAULT '') RETURNS timestamptz
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -177,7 +186,7 @@ $$Let the lease of a key last for this long from now, and answer when it ends th
 token  that of idem_claim()
 lease  more than zero, at most one day
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row with four index entries, and a flush.$$;
 
@@ -191,7 +200,7 @@ token  that of idem_claim()
 step   its name, 1 to 255 bytes
 state  what the next steps need to know; NULL means a JSON null
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row.$$;
 
@@ -205,7 +214,7 @@ REVOKE ALL ON FUNCTION idem_status(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_status(text, text) IS
 $$What is known of one key at this moment, without claiming it: "completed" with its response, "cancelled" with what idem_cancel() answered, "in_progress" with the process that holds it (NULL for a prepared transaction), or "unknown", which includes expired. Under a lease it is "in_progress", expires_at is when the lease ends or has ended, and holder_pid the process that last claimed, renewed or noted a checkpoint; it may do something else by now. To look at, not to act upon: only idem_claim() decides.
 
-Errors: ID005, ID006 invalid key or scope; 25006 standby; 40001 as idem_claim().
+Errors: ID005, ID006 invalid key or scope; 25006 standby or subscriber; 40001 as idem_claim().
 
 Cost: one index probe for each generation of the ring.$$;
 
@@ -215,7 +224,7 @@ REVOKE ALL ON FUNCTION idem_evict(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_evict(text, text) IS
 $$Forget a completed, cancelled or leased key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done; who had a lease has lost it. True when there was such a key.
 
-Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
+Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_digest(key text, scope text DEFAULT '') RETURNS bigint
 AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -252,7 +261,7 @@ status is
 cacheable_until is as for idem_claim(): of what is executed, too, and once that is committed.
 An error of the handler is this statement's: nothing is stored, and a retry may run. Even if it is caught, nothing of the handler's work remains. The handler may call idem_compensate_with() for the key; it neither completes nor releases it.
 
-Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl out of range; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler or request is NULL, or the handler returned NULL; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of the handler.
+Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl out of range; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler or request is NULL, or the handler returned NULL; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim(); any of the handler.
 
 Cost: that of idem_claim(), of the handler and of idem_complete(), in one round trip.$$;
 
@@ -279,7 +288,7 @@ status and cacheable_until are as for idem_execute(), but
 A key that is given more than once runs once: later ones are answered as the first, "completed" if that was executed, or "mismatch" if their request is another one.
 Errors that are not of one key alone abort the call, and nothing is done: of the classes 40, 53 (out of locks or memory), 57 (cancelled, statement_timeout), 58 and XX. So does what fails at COMMIT: a deferred constraint, a key that the handler itself claimed and left open.
 
-Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of idem_claim(), of the handler and of idem_complete() for each key, one subtransaction, and for each failed key two more. Until the transaction ends it has a lock for each key that it executed; with the stock settings 16 calls of 500 at a time leave room for others.$$;
 
@@ -295,7 +304,7 @@ handler, keys, requests  as there. The same key in two scopes is two keys
 scopes                   one for each key, 0 to 255 bytes each. Give the array a type: '{a,b}' alone is taken for one scope, '{a,b}'::text[] or scopes => '{a,b}' is not
 contexts                 one for each key, or NULL: what comes along with the request and is not part of it, such as a traceparent. No retry is compared by it; the handler reads it with idem_context()
 
-Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests, scopes and contexts differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests, scopes and contexts differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of the other.$$;
 
@@ -319,7 +328,7 @@ scope     of all of them
 status, response and cacheable_until are as for idem_claim(), but a key that another transaction, or a lease, holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
 Do the work for those that are "claimed", and idem_complete_many() or idem_release() each of them.
 
-Errors: ID002 a key is already claimed by this transaction; ID004 at COMMIT, a key is neither completed nor released; ID005, ID006 invalid key or scope; 22004 keys or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction or standby; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+Errors: ID002 a key is already claimed by this transaction; ID004 at COMMIT, a key is neither completed nor released; ID005, ID006 invalid key or scope; 22004 keys or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of idem_claim() for each key.$$;
 
@@ -396,7 +405,7 @@ args      what it is called with; NULL means a JSON null
 deadline  how long after the completion the key is cancelled unless it has been confirmed: at most ten years; of several the earliest; NULL: never. Without a deadline the key expires as any other; with one, not before it is confirmed or cancelled
 token     of a claim with a lease: that of idem_claim(). The deadline then counts from now, and is kept also if the key is never completed, once the lease is over. A takeover leaves it; in one transaction with idem_checkpoint() it is registered once
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction or standby. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction, standby or subscriber. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
 
 Cost: nothing is written before idem_complete(), which writes one row with four index entries instead of one; under a lease an update of that row, and a flush.$$;
 
@@ -406,7 +415,7 @@ REVOKE ALL ON FUNCTION idem_confirm(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_confirm(text, text) IS
 $$Confirm what was done under a completed key: from here on idem_cancel() is refused, and the deadline is off. To repeat it changes nothing. The key is then remembered for 30 days at least.
 
-Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim().$$;
+Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
 
 -- a type of its own, as idem_claim_result is
 CREATE TYPE idem_cancel_result AS (status text, response jsonb);
@@ -433,7 +442,7 @@ status is
 A key whose lease is over is compensated if it has handlers, otherwise tombstoned; the late owner's token then holds it no longer.
 Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, and with search_path pg_catalog unless who calls has become that role by SET ROLE.
 
-Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege, or it is another owner's; 25006 read-only transaction or standby; 40001 and 40P01 as idem_claim(); any of a handler.$$;
+Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege, or it is another owner's; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim(); any of a handler.$$;
 
 CREATE VIEW idem_compensations AS
 SELECT p.scope, p.key, p.handlers, p.deadline,
@@ -480,6 +489,12 @@ CREATE INDEX idem_outbox_2_id ON idem_outbox_2 USING btree (id pg_catalog.int8_o
 CREATE INDEX idem_outbox_0_xid ON idem_outbox_0 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_1_xid ON idem_outbox_1 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
 CREATE INDEX idem_outbox_2_xid ON idem_outbox_2 USING btree (xid pg_catalog.xid8_ops, id pg_catalog.int8_ops);
+CREATE TRIGGER idem_replicated BEFORE INSERT ON idem_outbox_0 FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+CREATE TRIGGER idem_replicated BEFORE INSERT ON idem_outbox_1 FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+CREATE TRIGGER idem_replicated BEFORE INSERT ON idem_outbox_2 FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+ALTER TABLE idem_outbox_0 ENABLE REPLICA TRIGGER idem_replicated;
+ALTER TABLE idem_outbox_1 ENABLE REPLICA TRIGGER idem_replicated;
+ALTER TABLE idem_outbox_2 ENABLE REPLICA TRIGGER idem_replicated;
 ALTER TABLE idem_outbox_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_outbox_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_outbox_2 REPLICA IDENTITY FULL;
@@ -543,7 +558,7 @@ headers  a JSON object
 
 To a topic that a machine guards: see idem_guard_topic().
 
-Errors: ID011 invalid topic; 22004 payload is NULL; 22023 headers are no object; 25006 read-only transaction or standby. To a guarded topic also: ID011 invalid key; ID012 the machine does not allow it; 22004 key or type is NULL; 40001 above READ COMMITTED, when the key's state changed after the transaction's snapshot; 40P01 deadlock, when transactions publish for several keys in different orders; 55P03 lock_timeout.
+Errors: ID011 invalid topic; 22004 payload is NULL; 22023 headers are no object; 25006 read-only transaction, standby or subscriber. To a guarded topic also: ID011 invalid key; ID012 the machine does not allow it; 22004 key or type is NULL; 40001 above READ COMMITTED, when the key's state changed after the transaction's snapshot; 40P01 deadlock, when transactions publish for several keys in different orders; 55P03 lock_timeout.
 
 Cost: one row and two index entries. To a guarded topic, also one lock and one row that is updated.$$;
 
@@ -597,6 +612,12 @@ CREATE TABLE idem_positions_2 (LIKE idem_positions_0) USING heap WITH (autovacuu
 CREATE INDEX idem_positions_0_n ON idem_positions_0 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 CREATE INDEX idem_positions_1_n ON idem_positions_1 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
 CREATE INDEX idem_positions_2_n ON idem_positions_2 USING btree (consumer pg_catalog.text_ops, lane pg_catalog.int8_ops, n pg_catalog.int8_ops);
+CREATE TRIGGER idem_replicated BEFORE INSERT ON idem_positions_0 FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+CREATE TRIGGER idem_replicated BEFORE INSERT ON idem_positions_1 FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+CREATE TRIGGER idem_replicated BEFORE INSERT ON idem_positions_2 FOR EACH ROW EXECUTE FUNCTION idem_replicated();
+ALTER TABLE idem_positions_0 ENABLE REPLICA TRIGGER idem_replicated;
+ALTER TABLE idem_positions_1 ENABLE REPLICA TRIGGER idem_replicated;
+ALTER TABLE idem_positions_2 ENABLE REPLICA TRIGGER idem_replicated;
 ALTER TABLE idem_positions_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_positions_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_positions_2 REPLICA IDENTITY FULL;
@@ -671,7 +692,7 @@ lanes     1 to 256: so many transactions can have a batch of it at a time. A key
 start     "now": what is not committed yet; "earliest": all that is kept
 external  its work is outside this database, see idem_fetch()
 
-Errors: ID008 it adds lanes and this transaction has a batch; ID011 invalid consumer or topic; 22004 external is NULL; 22023 no topics, lanes out of range, unknown start; 42710 it exists with other topics, or not external; 25006 read-only transaction or standby.$$;
+Errors: ID008 it adds lanes and this transaction has a batch; ID011 invalid consumer or topic; 22004 external is NULL; 22023 no topics, lanes out of range, unknown start; 42710 it exists with other topics, or not external; 25006 read-only transaction, standby or subscriber.$$;
 
 CREATE TYPE idem_message AS (
 	batch bigint, seq bigint, id bigint, topic text, key text, type text,
@@ -700,7 +721,7 @@ When a client's connection ends while it has a batch, not by command, the messag
 An external consumer hands its messages on, to a broker say. A fetch that finds some new ones only fixes which they are, and returns no row, at once: COMMIT, and fetch again. seq numbers the deliveries of a lane 1, 2, 3 and so on, and a message that is delivered again has the same seq, as long as source is the same: what is behind the @ changes when the database is restored, a standby promoted, or the consumer set to another place, and seq begins with 1 again. message_id is the message's own, for ever. The receiver calls idem_consume_seq(source, lane, seq) and, if that is the "first", idem_consume(consumer, message_id). A row whose payload is NULL is a tombstone: it stands for a message that was given up, and takes its seq.
 For internal consumers seq, source and message_id are NULL.
 
-Errors: ID007 wait out of range; ID008 this transaction has a batch of the consumer that is not acked; ID011 invalid consumer; 42704 no such consumer; 22023 max_messages out of range, no such lane; 55000 wait above READ COMMITTED; 40001 above READ COMMITTED, when the consumer went on after the transaction's snapshot; 25006 read-only transaction or standby; 0A000 wait in a statement that uses tables.
+Errors: ID007 wait out of range; ID008 this transaction has a batch of the consumer that is not acked; ID011 invalid consumer; 42704 no such consumer; 22023 max_messages out of range, no such lane; 55000 wait above READ COMMITTED; 40001 above READ COMMITTED, when the consumer went on after the transaction's snapshot; 25006 read-only transaction, standby or subscriber; 0A000 wait in a statement that uses tables.
 
 Cost: that of the messages it returns, of those of other topics among them, and an index entry for each of other lanes. A wait polls every 1 to 32 ms, and holds the statement's snapshot.$$;
 
@@ -710,7 +731,7 @@ REVOKE ALL ON FUNCTION idem_ack(text, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_ack(text, bigint) IS
 $$Take a batch for done, if this transaction commits; but for messages of it that were nacked, and those that wait with them. The next fetch goes on after it, also in this transaction, unless the consumer is external.
 
-Errors: ID009 not fetched by this transaction; ID010 acked already; ID011 invalid consumer; 22004 batch is NULL; 25006 read-only transaction or standby.
+Errors: ID009 not fetched by this transaction; ID010 acked already; ID011 invalid consumer; 22004 batch is NULL; 25006 read-only transaction, standby or subscriber.
 
 Cost: one row and one index entry.$$;
 
@@ -730,7 +751,7 @@ retry_in  when to deliver it again: at most ten years; NULL means 1 s, 2 s, 4 s 
 The attempt that is number idem.max_attempts is the last one: the message becomes a dead letter, see idem_dead_letters, and its key goes on.
 An external consumer's lane stops at the message until it is due: all later ones of the batch are returned. At the last attempt a tombstone takes its place.
 
-Errors: ID007 retry_in out of range; ID009 batch not fetched by this transaction; ID010 acked already; ID011 invalid consumer; ID016 the message is not in the batch, or nacked already; 22004 another argument is NULL; 25006 read-only transaction or standby.
+Errors: ID007 retry_in out of range; ID009 batch not fetched by this transaction; ID010 acked already; ID011 invalid consumer; ID016 the message is not in the batch, or nacked already; 22004 another argument is NULL; 25006 read-only transaction, standby or subscriber.
 
 Cost: one row for each message that is parked, a look-up for each that may have the same key.$$;
 
@@ -740,7 +761,7 @@ REVOKE ALL ON FUNCTION idem_redrive(text, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION idem_redrive(text, bigint) IS
 $$Deliver a dead letter again, as if it had never failed; by an external consumer with a new seq. What came after it has been delivered meanwhile.
 
-Errors: ID011 invalid consumer; 22004 id is NULL; 42704 no such consumer, or the message is no dead letter of it; 25006 read-only transaction or standby.
+Errors: ID011 invalid consumer; 22004 id is NULL; 42704 no such consumer, or the message is no dead letter of it; 25006 read-only transaction, standby or subscriber.
 
 Cost: reads what the consumer has parked.$$;
 
@@ -750,7 +771,7 @@ REVOKE ALL ON FUNCTION idem_seek(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION idem_seek(text, timestamptz) IS
 $$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again; by an external consumer under another source. Forward: those before are never delivered, except those whose transaction is still open, or which are parked: they come in either case. Waits for transactions that have a batch of it.
 
-Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 25006 read-only transaction or standby.
+Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 25006 read-only transaction, standby or subscriber.
 
 Cost: reads the messages kept from before.$$;
 
@@ -760,7 +781,7 @@ REVOKE ALL ON FUNCTION idem_unsubscribe(text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_unsubscribe(text) IS
 $$Forget a consumer, and where it is: what it has not had it never gets. Messages are no longer kept for it; its dead letters are. Waits for transactions that have a batch of it.
 
-Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 25006 read-only transaction or standby.$$;
+Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 25006 read-only transaction, standby or subscriber.$$;
 
 -- ---------------------------------------------------------------------------
 -- Consumers: what DBAs read
@@ -772,7 +793,7 @@ REVOKE ALL ON FUNCTION idem_incarnation() FROM PUBLIC;
 COMMENT ON FUNCTION idem_incarnation() IS
 $$Which life of the database this is: system identifier, timeline, and a number for this installation of the extension in this database, with points between. Ids of messages and numbers of deliveries are unique within one: a restored or promoted database may give out some again.
 
-Errors: 25006 standby.$$;
+Errors: 25006 standby or subscriber.$$;
 
 CREATE VIEW idem_dead_letters AS
 SELECT p.consumer, p.id, p.topic, p.key, p.type, p.payload, p.headers, p.created_at, p.attempts, p.error, p.failed_at
@@ -888,7 +909,7 @@ $$Take note of a message from elsewhere, in the transaction that does its work: 
 source      1 to 255 bytes; where its id is unique
 message_id  1 to 255 bytes
 
-Errors: ID011 invalid source or message_id; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when it was consumed after the transaction's snapshot; 40P01 deadlock, when transactions consume several messages in different orders.
+Errors: ID011 invalid source or message_id; 55P03 lock_timeout; 25006 read-only transaction, standby or subscriber; 40001 above READ COMMITTED, when it was consumed after the transaction's snapshot; 40P01 deadlock, when transactions consume several messages in different orders.
 
 Cost: one lock, one index probe for each generation of the ring, one row.$$;
 
@@ -904,7 +925,7 @@ $$Take note of a message from a source that numbers the deliveries of each lane 
 
 A new source or lane begins with 1, so that nothing can be missed at the start.
 
-Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout; 25006 read-only transaction or standby; 40001 above READ COMMITTED, when the lane went on after the transaction's snapshot; 40P01 deadlock, when transactions go on in several lanes in different orders.
+Errors: ID011 invalid source; 22004 NULL; 22023 seq below 1; 55P03 lock_timeout; 25006 read-only transaction, standby or subscriber; 40001 above READ COMMITTED, when the lane went on after the transaction's snapshot; 40P01 deadlock, when transactions go on in several lanes in different orders.
 
 Cost: one lock, one index probe for each generation of the ring, one row; nothing grows with the number of messages, as long as CALL idem_maintain() runs.$$;
 
@@ -1003,7 +1024,7 @@ machine       of idem_transitions
 topic         each transition publishes there: key is the primary key (of several columns: a JSON array of their texts), type the new state, payload the row. NULL: none
 columns       what the payload has of the row; NULL: all
 
-Errors: ID011 invalid machine or topic; 22004 another argument is NULL; 22023 columns without a topic; 23514 rows are in states that the machine does not have; 25006 read-only transaction or standby; 42501 the caller may not create triggers on it; 42703 no such column; 42704 no such machine; 42710 attached already, otherwise; 42804 the column's type; 42809 no table; 55000 no primary key, with a topic.
+Errors: ID011 invalid machine or topic; 22004 another argument is NULL; 22023 columns without a topic; 23514 rows are in states that the machine does not have; 25006 read-only transaction, standby or subscriber; 42501 the caller may not create triggers on it; 42703 no such column; 42704 no such machine; 42710 attached already, otherwise; 42804 the column's type; 42809 no table; 55000 no primary key, with a topic.
 
 Cost: reads the table, and holds up writers meanwhile.$$;
 
@@ -1013,7 +1034,7 @@ REVOKE ALL ON FUNCTION idem_detach(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION idem_detach(regclass) IS
 $$No longer have a machine guard the table: drops the trigger.
 
-Errors: 22004 tbl is NULL; 25006 read-only transaction or standby; 42501 the caller does not own the table; 42704 it is not attached; 42809 no table.$$;
+Errors: 22004 tbl is NULL; 25006 read-only transaction, standby or subscriber; 42501 the caller does not own the table; 42704 it is not attached; 42809 no table.$$;
 
 CREATE FUNCTION idem_guards(
 	OUT tbl regclass, OUT state_column text, OUT machine text, OUT topic text,
@@ -1051,7 +1072,7 @@ CREATE TABLE idem_outbox_states (
 	since pg_catalog.timestamptz NOT NULL
 ) USING heap WITH (fillfactor = 70);
 CREATE UNIQUE INDEX idem_outbox_states_key ON idem_outbox_states USING btree (topic pg_catalog.text_ops, key pg_catalog.text_ops);
-ALTER TABLE idem_outbox_states REPLICA IDENTITY FULL;
+ALTER TABLE idem_outbox_states REPLICA IDENTITY USING INDEX idem_outbox_states_key;
 SELECT pg_catalog.pg_extension_config_dump('idem_outbox_states', '');
 
 CREATE FUNCTION idem_guard_topic(topic text, machine text) RETURNS void
@@ -1062,7 +1083,7 @@ $$Have a machine guard a topic of the outbox: a message's type is the state that
 
 States are in idem_outbox_states; those that are final go when idem.outbox_retention is over.
 
-Errors: ID011 invalid topic or machine; 23514 messages that are kept are of no state of the machine; 25006 read-only transaction or standby; 42704 no such machine; 42710 another machine guards it.
+Errors: ID011 invalid topic or machine; 23514 messages that are kept are of no state of the machine; 25006 read-only transaction, standby or subscriber; 42704 no such machine; 42710 another machine guards it.
 
 Cost: waits for those who have published and not committed, and holds up all who publish until it commits; reads all messages.$$;
 
@@ -1072,7 +1093,7 @@ REVOKE ALL ON FUNCTION idem_unguard_topic(text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_unguard_topic(text) IS
 $$No longer have a machine guard the topic, and forget the states of its keys. Waits for those who have published and not committed.
 
-Errors: ID011 invalid topic; 25006 read-only transaction or standby; 42704 no machine guards it.$$;
+Errors: ID011 invalid topic; 25006 read-only transaction, standby or subscriber; 42704 no machine guards it.$$;
 
 -- ---------------------------------------------------------------------------
 -- Operations
@@ -1218,7 +1239,7 @@ REVOKE ALL ON PROCEDURE idem_maintain() FROM PUBLIC;
 COMMENT ON PROCEDURE idem_maintain() IS
 $$Do all upkeep that is due, in steps with a commit after each: turn the rings of generations, remove expired rows of idem_pinned and final states from idem_outbox_states, cancel keys past their deadline. For these it starts a background worker for each role that has registered handlers, connected as that role, and waits for its end; what it could not cancel is told by a warning and in the server's log. It waits for no lock; what is held up is done by the next call (idem_stores tells by whom). Run it every minute or so, unless shared_preload_libraries has idem: then the server does.
 
-Errors: 2D000 inside a transaction block; 25006 read-only transaction or standby.$$;
+Errors: 2D000 inside a transaction block; 25006 read-only transaction, standby or subscriber.$$;
 
 CREATE FUNCTION idem_verify(OUT invariant text, OUT object text, OUT detail text)
 RETURNS SETOF record LANGUAGE SQL VOLATILE PARALLEL UNSAFE
@@ -1549,4 +1570,4 @@ REVOKE ALL ON FUNCTION idem_grant(name, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_grant(name, text) IS
 $$Grant a role what it needs: profile "app" claims, completes, confirms and cancels keys, publishes and uses the inbox; "consumer" subscribes, fetches and uses the inbox; "dba" does all this, reads everything, edits and attaches state machines, evicts, seeks, unsubscribes and maintains; "monitor" reads the views' figures, and no keys, payloads or responses. Runs as its caller, who must be able to grant it. Undo with REVOKE.
 
-Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction or standby.$$;
+Errors: 22004 NULL; 22023 unknown profile; 42704 no such role; 25006 read-only transaction, standby or subscriber.$$;

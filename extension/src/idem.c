@@ -9,6 +9,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "subscriber.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -102,7 +103,8 @@ _PG_init(void)
 }
 
 /*
- * Keys are looked up where they are locked: on the primary.
+ * Keys are looked up where they are locked: on the primary, and not where
+ * another one's are replicated to.
  */
 void
 idem_require_primary(const char *function)
@@ -113,6 +115,7 @@ idem_require_primary(const char *function)
 				 errmsg("cannot execute %s on a standby", function),
 				 errdetail("A standby knows neither the locks nor the latest rows of the primary."),
 				 errhint("Connect to the primary.")));
+	subscriber_refuse(function);
 }
 
 /*

@@ -41,7 +41,6 @@
 PG_FUNCTION_INFO_V1(idem_renew);
 PG_FUNCTION_INFO_V1(idem_checkpoint);
 
-#define TOKEN_SEQUENCE_BITS 48	/* idem_tokens has that maximum */
 #define TOKEN_BRANCHES 0x8000	/* and 15 bits above, so that it is positive */
 
 #define MAX_PAUSE 32			/* ms */

@@ -11,6 +11,7 @@
 #include "portability/instr_time.h"
 
 #define LEASE_MAX USECS_PER_DAY
+#define TOKEN_SEQUENCE_BITS 48	/* low ones of a token; idem_tokens has that maximum */
 
 /* how long a caller waits for a key, for its lock and for a lease together */
 typedef struct LeaseWait

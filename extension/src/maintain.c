@@ -32,7 +32,8 @@ turn_rings(void (*commit) (void))
 	while (more)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
-		more = ring_lock() && (ring_turn() || topic_evict());
+		more = !OidIsValid(idem_tables()->subscription) &&
+			ring_lock() && (ring_turn() || topic_evict());
 		PopActiveSnapshot();
 		commit();
 		CHECK_FOR_INTERRUPTS();

@@ -24,7 +24,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "incarnation.h"
-#include "outbox.h"
+#include "sequence.h"
 #include "tables.h"
 #include "utils/array.h"
 #include "utils/xid8.h"
@@ -55,7 +55,7 @@ mark_take(Mark *mark, Snapshot snapshot)
 
 	Assert(!snapshot->takenDuringRecovery);
 	mark->era = incarnation_era();
-	mark->floor = outbox_last_id();
+	mark->floor = sequence_last(idem_tables()->outbox_ids);
 	mark->to = ReadNextFullTransactionId();
 	mark->from = widen(snapshot->xmax, mark->to);
 

@@ -12,7 +12,6 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "commands/sequence.h"
@@ -22,7 +21,7 @@
 #include "ring.h"
 #include "row.h"
 #include "stats.h"
-#include "storage/bufmgr.h"
+#include "subscriber.h"
 #include "topic.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -49,29 +48,6 @@ enum
 };
 
 /*
- * The last id drawn, by anybody, or 0.
- */
-int64
-outbox_last_id(void)
-{
-	Relation	rel = relation_open(idem_tables()->outbox_ids, AccessShareLock);
-	Buffer		buffer = ReadBuffer(rel, 0);
-	ItemId		item;
-	HeapTupleData tuple;
-	Form_pg_sequence_data sequence;
-	int64		last;
-
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	item = PageGetItemId(BufferGetPage(buffer), FirstOffsetNumber);
-	tuple.t_data = (HeapTupleHeader) PageGetItem(BufferGetPage(buffer), item);
-	sequence = (Form_pg_sequence_data) GETSTRUCT(&tuple);
-	last = sequence->is_called ? sequence->last_value : 0;
-	UnlockReleaseBuffer(buffer);
-	relation_close(rel, AccessShareLock);
-	return last;
-}
-
-/*
  * Store a message, given by the columns of the view.  Sets its id and
  * created_at there: where a guarded topic has the key in that state already,
  * those of the message that brought it there, and stores none.
@@ -87,6 +63,7 @@ publish(Datum *message, bool *isnull)
 	Incarnation incarnation = incarnation_now();
 	Relation	rel;
 
+	subscriber_refuse("idem_publish()");
 	idem_check_name(isnull[VIEW_TOPIC] ? NULL : DatumGetTextPP(message[VIEW_TOPIC]), "topic");
 	if (isnull[VIEW_PAYLOAD])
 		ereport(ERROR,

@@ -7,7 +7,6 @@
 
 #include "idem.h"
 
-extern int64 outbox_last_id(void);
 extern void outbox_publish(text *topic, text *key, text *type, Datum payload);
 
 #endif							/* IDEM_OUTBOX_H */

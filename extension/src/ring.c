@@ -359,6 +359,12 @@ empty_table(Store store, int generation, bool urgent)
 		return false;
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return false;
+	/* a subscription may have filled it since the ring was read */
+	if (OidIsValid(idem_tables()->subscription))
+	{
+		UnlockRelationOid(relid, AccessExclusiveLock);
+		return false;
+	}
 	rel = table_open(relid, NoLock);
 	others = RelationGetIndexList(rel);
 	if (OidIsValid(rel->rd_rel->reltoastrelid))

@@ -25,6 +25,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "stats.h"
+#include "subscriber.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -126,6 +127,17 @@ forget_tables(Datum arg, Oid relid)
 }
 
 /*
+ * A change to what subscriptions write.
+ */
+static void
+forget_subscription(Datum arg, int cache, uint32 hash)
+{
+	(void) cache;
+	(void) hash;
+	forget_tables(arg, InvalidOid);
+}
+
+/*
  * How the version of the script compares with the library's.  Of one that is
  * not like ours nothing is known, so it counts as later.
  */
@@ -223,6 +235,8 @@ find_table(Oid schema, const char *name, const Oid *layout)
 	int			column = 0;
 	bool		known;
 
+	if (!OidIsValid(tables.subscription))
+		tables.subscription = subscriber_find(relid);
 	if (!ConditionalLockRelationOid(relid, AccessShareLock))
 		return relid;
 	rel = table_open(relid, NoLock);
@@ -250,6 +264,7 @@ find_tables(void)
 	char		name[NAMEDATALEN];
 
 	tables.version = changes;
+	tables.subscription = InvalidOid;
 	find_extension();
 	if (!OidIsValid(tables.schema))
 		ereport(ERROR,
@@ -324,6 +339,7 @@ idem_tables(void)
 	if (!registered)
 	{
 		CacheRegisterRelcacheCallback(forget_tables, (Datum) 0);
+		CacheRegisterSyscacheCallback(SUBSCRIPTIONRELMAP, forget_subscription, (Datum) 0);
 		registered = true;
 	}
 

@@ -204,6 +204,7 @@ typedef struct Tables
 	uint64		version;		/* another after any change to one of them */
 	Oid			schema;
 	Oid			extension;		/* another after DROP and CREATE EXTENSION */
+	Oid			subscription;	/* one that writes some of them, see subscriber.c */
 	Oid			claim_result;	/* the row type that idem_claim() returns */
 	Oid			cancel_result;	/* and idem_cancel() */
 	Oid			execute_result; /* and idem_execute() */

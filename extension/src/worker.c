@@ -29,6 +29,7 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "tables.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -266,7 +267,7 @@ idem_maintenance_worker(Datum arg)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	if (OidIsValid(get_extension_oid("idem", true)))
+	if (OidIsValid(get_extension_oid("idem", true)) && !OidIsValid(idem_tables()->subscription))
 	{
 		pgstat_report_activity(STATE_RUNNING, "idem: upkeep");
 		work_context = AllocSetContextCreate(TopMemoryContext, "idem maintenance",

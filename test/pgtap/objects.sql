@@ -1,6 +1,6 @@
 -- What the extension consists of, and what a dump carries.
 BEGIN;
-SELECT plan(10);
+SELECT plan(11);
 
 CREATE VIEW pg_temp.member AS
 	SELECT d.classid, d.objid, pg_describe_object(d.classid, d.objid, 0) COLLATE "default" AS object
@@ -53,7 +53,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'table idem_outbox_0', 'table idem_outbox_1', 'table idem_outbox_2',
 	'table idem_positions_0', 'table idem_positions_1', 'table idem_positions_2',
 	'table idem_watermarks_0', 'table idem_watermarks_1', 'table idem_watermarks_2',
-	'table idem_pinned', 'function idem_handlers_check()', 'table idem_ring', 'function idem_table_changed()',
+	'table idem_pinned', 'function idem_handlers_check()', 'table idem_ring', 'function idem_table_changed()', 'function idem_replicated()',
 	'table idem_transitions', 'table idem_guarded_topics', 'table idem_outbox_states',
 	'function idem_transition_check()', 'function idem_transition_strands()', 'function idem_guard()', 'function idem_guards()',
 	'function idem_attach(regclass,name,text,text,name[])', 'function idem_detach(regclass)',
@@ -62,7 +62,9 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 ], 'the extension''s objects');
 SELECT is_empty($$SELECT object FROM pg_temp.member WHERE object !~ '^\w+ idem_'$$, 'all are called idem_something');
 SELECT set_eq($$SELECT tgname::text || ' on ' || tgrelid::regclass FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member)$$,
-	'{idem_handlers_check on idem_pinned,idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox,idem_transition_check on idem_transitions,idem_transition_truncate on idem_transitions,idem_transition_strands on idem_transitions,idem_transitions_changed on idem_transitions,idem_guarded_topics_changed on idem_guarded_topics}'::text[], 'and its triggers');
+	'{idem_handlers_check on idem_pinned,idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox,idem_transition_check on idem_transitions,idem_transition_truncate on idem_transitions,idem_transition_strands on idem_transitions,idem_transitions_changed on idem_transitions,idem_guarded_topics_changed on idem_guarded_topics,idem_replicated on idem_ring,idem_replicated on idem_pinned,idem_replicated on idem_outbox_0,idem_replicated on idem_outbox_1,idem_replicated on idem_outbox_2,idem_replicated on idem_positions_0,idem_replicated on idem_positions_1,idem_replicated on idem_positions_2}'::text[], 'and its triggers');
+SELECT set_eq($$SELECT DISTINCT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member) AND tgenabled = 'R'$$,
+	'{idem_replicated}'::text[], 'one of them for replicas alone');
 SELECT set_eq($$SELECT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member) AND tgenabled = 'A'$$,
 	'{idem_transitions_changed,idem_guarded_topics_changed}'::text[], 'two of them for replicas too');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'idem'$$,
@@ -98,12 +100,12 @@ $$, $$VALUES
 	('idem_subscriptions', 'f', 'p', NULL, NULL),
 	('idem_transitions', 'f', 'p', NULL, NULL),
 	('idem_guarded_topics', 'f', 'p', NULL, NULL),
-	('idem_outbox_states', 'f', 'p', '{fillfactor=70}', NULL),
+	('idem_outbox_states', 'i', 'p', '{fillfactor=70}', NULL),
 	('idem_parked', 'f', 'p', NULL, NULL),
 	('idem_attempts', 'f', 'p', NULL, NULL),
 	('idem_pinned', 'f', 'p', NULL, NULL),
 	('idem_ring', 'f', 'p', NULL, NULL)
-$$, 'tables: autovacuum off in the ring, replica identity full everywhere');
+$$, 'tables: autovacuum off in the ring, replica identity full but where there are many changes');
 SELECT set_eq($$
 	SELECT pg_get_indexdef(indexrelid) COLLATE "default" FROM pg_index WHERE indrelid IN (SELECT objid FROM pg_temp.member)
 $$, $$
