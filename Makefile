@@ -36,7 +36,7 @@ check-sanitize:
 	@for mode in asan cassert; do scripts/sanitize $$mode || exit; done
 
 fuzz:
-	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) $(if $(SEED),FUZZ_SEED=$(SEED)) scripts/sanitize cassert fuzz
+	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) FUZZ_SEED=$(SEED) scripts/sanitize cassert fuzz
 
 demo:
 	@demo/run $(if $(SEED),--seed $(SEED))
