@@ -9,7 +9,7 @@
 # make check            every test suite, on private servers under build/
 # make check-matrix     the same, and again on PostgreSQL 17 and 18, in Debians of their own under build/ (as root)
 # make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
-# make check-sanitize   the suites under ASan and UBSan and in a server with assertions (scripts/sanitize)
+# make check-sanitize   the suites under ASan, UBSan, TSan and valgrind and in a server with assertions (scripts/sanitize)
 # make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
 # make bench            the benchmarks
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
@@ -24,7 +24,7 @@ clean distclean maintainer-clean:
 	rm -rf build
 
 setup:
-	@scripts/setup demo check bench matrix
+	@scripts/setup demo check bench matrix sanitize
 
 check:
 	@scripts/check
@@ -33,7 +33,7 @@ check-matrix:
 	@scripts/matrix
 
 check-sanitize:
-	@for mode in asan cassert; do scripts/sanitize $$mode || exit; done
+	@for mode in asan cassert valgrind sdk-asan sdk-tsan; do scripts/sanitize $$mode || exit; done
 
 fuzz:
 	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) FUZZ_SEED=$(SEED) scripts/sanitize cassert fuzz
