@@ -295,12 +295,14 @@ sub session # NUMBER: batches, each of a psql of its own; what is wrong is print
 {
 	my ($number) = @_;
 	my ($batch, $wrong, %codes) = (0, 0);
+	# As DISCARD ALL leaves them too: a session that has prepared a transaction may wait for what that has locked.
+	local $ENV{PGAPPNAME} = 'fuzz';
+	local $ENV{PGOPTIONS} = '-c statement_timeout=500 -c lock_timeout=200';
 	while (time < $end && $wrong < 20)
 	{
 		srand($seed * 1000003 + $number * 1009 + ++$batch);
 		my $file = "$dir/$number.sql";
 		open(my $fh, '>', $file) or die;
-		print $fh "SET application_name = 'fuzz';\nSET statement_timeout = '500 ms';\nSET lock_timeout = '200 ms';\n";
 		print $fh "\\set ON_ERROR_ROLLBACK on\n" if rand() < 0.85;
 		# In a server with assertions only: whoever keeps a pointer into a cache finds it overwritten. Very slow.
 		my $discards = rand() < 0.1;
