@@ -36,7 +36,7 @@ check-sanitize:
 	@for mode in asan cassert valgrind sdk-asan sdk-tsan; do scripts/sanitize $$mode || exit; done
 
 fuzz:
-	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) FUZZ_SEED=$(SEED) scripts/sanitize cassert fuzz
+	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) FUZZ_SEED=$(SEED) scripts/sanitize cassert fuzz sqlsmith
 
 demo:
 	@demo/run $(if $(SEED),--seed $(SEED))
