@@ -10,7 +10,7 @@
 #                       too, where scripts/matrix make has made Debians with those under build/
 # make check-matrix     makes them, and runs every suite there as well (as root)
 # make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
-# make check-sanitize   the suites under ASan and UBSan and in a server with assertions (scripts/sanitize)
+# make check-sanitize   the suites under ASan, UBSan, TSan and valgrind and in a server with assertions (scripts/sanitize)
 # make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
 # make bench            the benchmarks, beside what is written by hand and beside peers: an hour
 # make bench-full       those that take an afternoon: 100 million keys, growth, an hour under load
@@ -26,7 +26,7 @@ clean distclean maintainer-clean:
 	rm -rf build
 
 setup:
-	@scripts/setup demo check bench matrix
+	@scripts/setup demo check bench matrix sanitize
 
 check:
 	@scripts/check
@@ -35,10 +35,10 @@ check-matrix:
 	@scripts/matrix
 
 check-sanitize:
-	@for mode in asan cassert; do scripts/sanitize $$mode || exit; done
+	@for mode in asan cassert valgrind sdk-asan sdk-tsan; do scripts/sanitize $$mode || exit; done
 
 fuzz:
-	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) $(if $(SEED),FUZZ_SEED=$(SEED)) scripts/sanitize cassert fuzz
+	@FUZZ_SECONDS=$$(($(or $(MINUTES),60) * 60)) FUZZ_SEED=$(SEED) scripts/sanitize cassert fuzz sqlsmith
 
 demo:
 	@demo/run $(if $(SEED),--seed $(SEED))

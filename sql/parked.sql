@@ -361,7 +361,7 @@ SELECT count(idem_publish('many', '1', 'key ' || i)) FROM generate_series(1, 150
 SELECT cardinality(nacked) FROM work('many', ARRAY(SELECT id FROM idem_outbox WHERE topic = 'many'), 2000);
 SELECT count(idem_publish('many', '1', 'key ' || i)), count(idem_publish('many', '1', 'other ' || i)) FROM generate_series(1, 1500) AS i;
 SELECT cardinality(had) FROM work('many', n => 10000);
-SELECT state, count(*) FROM parked GROUP BY 1;
+SELECT state, count(*) FROM parked GROUP BY 1 ORDER BY 1;
 SELECT pass();
 SELECT sum(cardinality(h)), count(*) FROM again('many') AS h;
 SELECT pass();
@@ -405,7 +405,7 @@ RESET idem.max_attempts;
 SELECT lane, depth, parked, dead FROM idem_consumers ORDER BY 1;
 CALL turn(); CALL idem_maintain(); CALL turn(); CALL idem_maintain();
 SELECT count(*) FROM idem_outbox;
-SELECT d.consumer, d.state, count(*) FROM idem_parked AS p, idem_delivered(p.id) AS d GROUP BY 1, 2;
+SELECT d.consumer, d.state, count(*) FROM idem_parked AS p, idem_delivered(p.id) AS d GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT count(idem_redrive('c', id)) FROM idem_dead_letters WHERE payload = (SELECT payload FROM large);
 SELECT pass();
 BEGIN;

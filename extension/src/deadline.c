@@ -297,7 +297,11 @@ idem_deadline_worker(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(task.database, task.role, IDEM_WORKER_FLAGS);
 
-	/* the role's own settings hold, but for these */
+	/*
+	 * The role's own settings hold, but for these.  That its sessions are
+	 * read-only unless they say otherwise did not keep it from promising what
+	 * is due.
+	 */
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	/* a row that somebody has locked must not hold up everybody's upkeep */

@@ -155,8 +155,8 @@ idem_consume(PG_FUNCTION_ARGS)
 	ring = ring_now(STORE_INBOX);
 	for (int i = 0; i < RING_GENERATIONS; i++)
 	{
-		TransactionId winner;
-		XLogRecPtr	frozen;
+		TransactionId winner = InvalidTransactionId;
+		XLogRecPtr	frozen = InvalidXLogRecPtr;
 
 		if (ring_is_living(ring, i) &&
 			find_in(i, digest, source, message_id, now, &winner, &frozen))

@@ -256,11 +256,17 @@ idem_maintenance_worker(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	/*
+	 * Who has made it read-only, to move it elsewhere or for want of space,
+	 * wants nothing written here, and above all no handler called that may be
+	 * called there too.
+	 */
+	if (DefaultXactReadOnly)
+		proc_exit(0);
 	stand_in_nobodys_way();
 
-	/* the database's own settings hold, but for these */
+	/* the database's own settings hold, but for this */
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	/* a table that somebody has locked must not hold up the other databases */
 	if (LockTimeout == 0 && idem_claim_wait > 0)
 		SetConfigOption("lock_timeout", psprintf("%d", idem_claim_wait), PGC_SUSET, PGC_S_OVERRIDE);

@@ -27,13 +27,5 @@ std::string nack_sql(std::string_view consumer, const message& bad, std::string_
                     {consumer, std::to_string(bad.batch), std::to_string(bad.id), error, interval_sql(retry_in)});
 }
 
-std::vector<std::int64_t> parse_numbers(std::string_view array) {
-    std::vector<std::int64_t> numbers;
-    if (array.empty()) return numbers;
-    for (array.remove_prefix(1); array.size() > 1; array.remove_prefix(array.find_first_of(",}") + 1))
-        numbers.push_back(parse_number(array));
-    return numbers;
-}
-
 } // namespace detail
 } // namespace idem

@@ -1,10 +1,9 @@
 #include <idem/publish.hpp>
 
 #include <idem/detail/messages.hpp>
+#include <idem/detail/sql.hpp>
 
 #include "wire.hpp"
-
-#include <charconv>
 
 namespace idem {
 
@@ -30,12 +29,6 @@ std::string publish_sql(std::string_view topic, std::string_view payload, std::s
     std::string sql = "SELECT idem_publish(";
     sql.append(topic).append(",").append(payload).append(",").append(key).append(",").append(type);
     return sql.append(",").append(headers).append(")");
-}
-
-std::int64_t parse_number(std::string_view text) {
-    std::int64_t number = 0;
-    std::from_chars(text.data(), text.data() + text.size(), number);
-    return number;
 }
 
 } // namespace detail

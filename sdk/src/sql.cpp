@@ -2,6 +2,7 @@
 #include <idem/errors.hpp>
 
 #include <array>
+#include <charconv>
 #include <initializer_list>
 #include <utility>
 
@@ -61,6 +62,29 @@ claim_status parse_status(std::string_view text) {
     for (const auto& [status, name] : statuses)
         if (name == text) return status;
     throw error{"idem_claim answered '" + std::string{text} + "', unknown to this version of the SDK", "0A000"};
+}
+
+std::int64_t parse_number(std::string_view text) {
+    std::int64_t number = 0;
+    const char* const end = text.data() + text.size();
+    if (const auto [rest, failure] = std::from_chars(text.data(), end, number); failure != std::errc{} || rest != end)
+        throw error{"the server answered '" + std::string{text} + "', which is no number", "0A000"};
+    return number;
+}
+
+std::vector<std::int64_t> parse_numbers(std::string_view array) {
+    std::vector<std::int64_t> numbers;
+    if (array.empty()) return numbers;
+    if (!array.starts_with('{') || !array.ends_with('}'))
+        throw error{"the server answered '" + std::string{array} + "', which is no array", "0A000"};
+    array = array.substr(1, array.size() - 2);
+    for (bool more = !array.empty(); more;) {
+        const std::size_t comma = array.find(',');
+        numbers.push_back(parse_number(array.substr(0, comma)));
+        more = comma != std::string_view::npos;
+        if (more) array.remove_prefix(comma + 1);
+    }
+    return numbers;
 }
 
 } // namespace detail

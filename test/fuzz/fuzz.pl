@@ -295,12 +295,14 @@ sub session # NUMBER: batches, each of a psql of its own; what is wrong is print
 {
 	my ($number) = @_;
 	my ($batch, $wrong, %codes) = (0, 0);
+	# As DISCARD ALL leaves them too: a session that has prepared a transaction may wait for what that has locked.
+	local $ENV{PGAPPNAME} = 'fuzz';
+	local $ENV{PGOPTIONS} = '-c statement_timeout=500 -c lock_timeout=200';
 	while (time < $end && $wrong < 20)
 	{
 		srand($seed * 1000003 + $number * 1009 + ++$batch);
 		my $file = "$dir/$number.sql";
 		open(my $fh, '>', $file) or die;
-		print $fh "SET application_name = 'fuzz';\nSET statement_timeout = '500 ms';\nSET lock_timeout = '200 ms';\n";
 		print $fh "\\set ON_ERROR_ROLLBACK on\n" if rand() < 0.85;
 		# In a server with assertions only: whoever keeps a pointer into a cache finds it overwritten. Very slow.
 		my $discards = rand() < 0.1;
@@ -336,7 +338,102 @@ for my $number (1 .. $sessions)
 my $failed = 0;
 for my $pid (@pids) { waitpid($pid, 0); $failed++ if $?; }
 
+# ---- fingerprints ----
+
+# A JSON value as a tree: what is written in one of many ways, and changed a little.
+sub tree # DEPTH
+{
+	my ($depth) = @_;
+	my $kind = int rand($depth > 0 ? 12 : 5);
+	return [ pick(qw(null true false)) ] if $kind == 0;
+	return [ 'number', pick(0, 1, -1, 2, 10, 12, 9999, 10000, '123456789012345678901234567890'), pick(0, 0, 0, -1, 1, -4, 4, -9, 30, 400, -400) ] if $kind <= 2;
+	return [ 'string', map { pick(97, 98, 48, 49, 34, 92, 47, 10, 1, 32, 228, 8364, 128512, 123, 91) } 1 .. int rand 4 ] if $kind <= 4;
+	return [ 'array', map { tree($depth - 1) } 1 .. int rand 4 ] if $kind <= 8;
+	my %members = map { pick(qw(a b c ab ba aa abc), '') => tree($depth - 1) } 1 .. int rand 4;
+	return [ 'object', map { $_ => $members{$_} } sort keys %members ];
+}
+
+sub written # TREE
+{
+	my ($kind, @in) = @{ $_[0] };
+	my $space = rand() < 0.2 ? pick(' ', "\n", "\t ") : '';
+	if ($kind eq 'number')
+	{
+		my ($n, $e) = @in;
+		my $more = $n =~ /^-?0$/ ? 0 : int rand 4; # zeros behind it
+		return $space . $n . ('0' x $more) . ($e == $more ? '' : 'e' . ($e - $more)) if rand() < 0.5;
+		return $n . pick('', '.0', '.000') . ($e == 0 && rand() < 0.5 ? '' : pick('e', 'E') . ($e > 0 ? pick('', '+') : '') . $e);
+	}
+	if ($kind eq 'string')
+	{
+		return '"' . join('', map {
+			$_ == 34 || $_ == 92 ? chr(92) . chr($_) : $_ < 32 || rand() < 0.3 ?
+				  ($_ > 65535 ? sprintf('\\u%04x\\u%04X', 0xd800 + ($_ - 65536 >> 10), 0xdc00 + ($_ & 1023)) : sprintf('\\u%04x', $_)) : chr($_)
+		} @in) . '"';
+	}
+	return "[$space" . join(',', map { written($_) } @in) . "$space]" if $kind eq 'array';
+	return $space . $kind unless $kind eq 'object';
+	my %members = @in;
+	my @names = sort { rand() < 0.5 ? -1 : 1 } sort keys %members;
+	# of a name that comes twice the last holds
+	return '{' . join(',', map { (rand() < 0.1 ? "\"$_\":" . written(tree(0)) . ',' : '') . "$space\"$_\":" . written($members{$_}) } @names) . '}';
+}
+
+sub changed # TREE
+{
+	my ($kind, @in) = @{ $_[0] };
+	my $i = int rand @in;
+	return tree(1) if !@in || rand() < 0.1;
+	return rand() < 0.5 ? [ $kind, $in[0], $in[1] + 1 ] : [ $kind, $in[0] =~ /^-(.*)/ ? $1 : "-$in[0]", $in[1] ] if $kind eq 'number';
+	return rand() < 0.5 ? [ $kind, @in, 97 ] : [ $kind, map { $_ == 97 ? 98 : $_ } @in ] if $kind eq 'string';
+	return [ 'array', [ $kind, @in ] ] if rand() < 0.1;
+	# two neighbours as one: the form that is hashed has a tag before each, s before a string
+	if ($kind eq 'array' && $i < $#in && rand() < 0.5)
+	{
+		my ($one, $other) = @in[ $i, $i + 1 ];
+		my $both = $one->[0] eq 'array' ? [ @$one, $other ] : "$one->[0] $other->[0]" eq 'string string' ? [ @$one, 115, @$other[ 1 .. $#$other ] ] : undef;
+		return [ $kind, @in[ 0 .. $i - 1 ], $both, @in[ $i + 2 .. $#in ] ] if $both;
+	}
+	return [ $kind, map { $_ == $i ? changed($in[$_]) : $in[$_] } 0 .. $#in ] if $kind eq 'array' && rand() < 0.5;
+	return [ $kind, @in[ grep { $_ != $i } 0 .. $#in ] ] if $kind eq 'array';
+	my %members = @in;
+	my $name = pick(sort keys %members);
+	if (rand() < 0.5) { $members{$name} = changed($members{$name}); }
+	else { $members{"${name}a"} = delete $members{$name}; }
+	return [ $kind, map { $_ => $members{$_} } sort keys %members ];
+}
+
+# Where jsonb is equal, and only there, a request is the one that the key was completed with.
+sub fingerprints # PAIRS: how many are equal, how many are not, and those of which the fingerprints say something else
+{
+	my ($pairs) = @_;
+	srand($seed);
+	my @pairs = map { my $a = tree(3); [ written($a), written(rand() < 0.5 ? $a : changed($a)) ] } 1 .. $pairs;
+	open(my $fh, '>:encoding(UTF-8)', "$dir/pairs") or die;
+	print $fh <<'SQL';
+SET client_encoding = 'UTF8';
+CREATE FUNCTION fuzz.same(a jsonb, b jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM idem_claim('fingerprint', a), idem_complete('fingerprint', 'null');
+	RETURN (idem_claim('fingerprint', b)).status = 'completed';
+END$$;
+SQL
+	# each in a transaction of its own, of which nothing is left
+	print $fh map { 'BEGIN; SELECT a = b, fuzz.same(a, b) FROM (SELECT ' . join(', ', map { quote($_->[0]) . "::jsonb AS $_->[1]" } [ $_->[0], 'a' ], [ $_->[1], 'b' ])
+			. ") AS pair; ROLLBACK;\n" } @pairs;
+	close $fh;
+	my @said = `psql -XqAt -v ON_ERROR_STOP=1 -f '$dir/pairs' 2>&1`;
+	chomp @said;
+	my @wrong = map { my $said = $said[$_] // 'nothing'; $said =~ /^(t\|t|f\|f)$/ ? () : "$said: $pairs[$_][0]  $pairs[$_][1]" } 0 .. $#pairs;
+	binmode(STDOUT, ':encoding(UTF-8)');
+	print map { "WRONG $_\n" } @wrong[ 0 .. ($#wrong < 9 ? $#wrong : 9) ] if @wrong;
+	return (scalar(grep { /^t/ } @said), scalar(grep { /^f/ } @said), scalar @wrong);
+}
+
 # ---- the end ----
+
+my ($equal, $different, $wrong) = fingerprints($seconds < 60 ? 500 : 20000);
+print "$equal pairs of requests are equal, $different are not\n";
 
 my %codes;
 for my $file (glob "$dir/*.codes")
@@ -350,6 +447,7 @@ print '  ', join(', ', map { "$_ $codes{$_}" } sort keys %codes), "\n";
 
 my @checks = (
 	[ 'nothing but errors that somebody thought of', $failed == 0 ],
+	[ 'requests have one fingerprint exactly where jsonb is equal', !$wrong && $equal > 0 && $different > 0 ],
 	[ 'statements of all kinds succeed and fail', $statements > 0 && keys %codes > 3 ]);
 open(my $log, '<', $server_log) or die "$server_log: $!";
 my @crashes = grep { /TRAP:|PANIC:|terminated by signal|AddressSanitizer|runtime error:/ } <$log>;
@@ -366,7 +464,7 @@ WHERE f.calls IS NULL AND prolang = (SELECT oid FROM pg_language WHERE lanname =
 SQL
 print "never returned: @never\n" if @never;
 push @checks, [ 'every C function has returned', !@never ] if $seconds >= 60;
-my ($n, $bad) = (1, 0); # behind libFuzzer's
+my ($n, $bad) = (2, 0); # behind libFuzzer's
 for (@checks)
 {
 	$n++;

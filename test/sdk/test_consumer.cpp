@@ -40,11 +40,13 @@ protected:
     }
     std::string left() { return direct.value("SELECT depth FROM idem_consumers WHERE consumer = '" + name + "'"); }
 
+    // To be asked before another thread has the client, which may replace the connection.
+    static int backend_of(typename Way::client& on) { return PQbackendPID(Way::raw(on)); }
     // Until the server waits for a message, or does no more.
-    void await(typename Way::client& on, std::string_view condition) {
+    void await(int backend, std::string_view condition) {
         std::string sql = "SELECT ";
         sql.append(condition).append(" FROM pg_stat_activity WHERE pid = ");
-        sql += std::to_string(PQbackendPID(Way::raw(on)));
+        sql += std::to_string(backend);
         while (direct.value(sql) != "t") std::this_thread::sleep_for(1ms);
     }
 
@@ -143,8 +145,9 @@ TYPED_TEST(consumer, needs_two_round_trips_for_a_batch) {
 TYPED_TEST(consumer, gets_a_message_that_it_waits_for_at_once) {
     typename TypeParam::client client{""};
     idem::consumer one{client, this->name, this->inserting(), {.wait = 60s}};
+    const int backend = this->backend_of(client);
     std::thread worker{[&] { one.run(); }};
-    this->await(client, waits);
+    this->await(backend, waits);
     const auto published = std::chrono::steady_clock::now();
     this->publish(1);
     while (this->applied() == 0) std::this_thread::sleep_for(1ms);
@@ -156,13 +159,14 @@ TYPED_TEST(consumer, gets_a_message_that_it_waits_for_at_once) {
 TYPED_TEST(consumer, stops_at_once_in_a_wait) {
     typename TypeParam::client client{""};
     idem::consumer one{client, this->name, this->inserting(), {.wait = 60s}};
+    const int backend = this->backend_of(client);
     std::thread worker{[&] { one.run(); }};
-    this->await(client, waits);
+    this->await(backend, waits);
     const auto told = std::chrono::steady_clock::now();
     one.stop();
     worker.join();
     EXPECT_LT(std::chrono::steady_clock::now() - told, 1s);
-    this->await(client, idles); // the server too; and the connection is as good as new
+    this->await(backend, idles); // the server too; and the connection is as good as new
     EXPECT_EQ(PQtransactionStatus(TypeParam::raw(client)), PQTRANS_IDLE);
     this->publish(1);
     one.run(); // returns
@@ -175,8 +179,9 @@ TYPED_TEST(consumer, stops_by_a_signal) {
     idem::consumer one{client, this->name, this->inserting(), {.wait = 60s}};
     to_stop = &one;
     std::signal(SIGUSR1, [](int) { to_stop->stop(); });
+    const int backend = this->backend_of(client);
     std::thread worker{[&] { one.run(); }};
-    this->await(client, waits);
+    this->await(backend, waits);
     pthread_kill(worker.native_handle(), SIGUSR1);
     worker.join();
     std::signal(SIGUSR1, SIG_DFL);
@@ -206,8 +211,9 @@ TYPED_TEST(consumer, stops_while_there_is_no_server) {
     idem::consumer one{client, this->name, this->inserting(), {.on_retry = [&](const std::exception&) {
                            if (std::exchange(first, false)) trying.set_value();
                        }}};
+    const int backend = this->backend_of(client);
     std::thread worker{[&] { one.run(); }};
-    this->await(client, waits);
+    this->await(backend, waits);
     proxy.refuse(true);
     proxy.drop_all();
     trying.get_future().wait();

@@ -105,9 +105,17 @@ comes('two', 'the other database has its turn');
 sql('two', q{SELECT place('due')}, extra_params => [ '-U', 'app' ]);
 reached('two', q{SELECT state = 'compensated' FROM idem_compensations WHERE key = 'due'}, 'deadlines are kept');
 is(sql('two', 'SELECT key, whom, backend FROM ledger'), 'due|app|idem deadlines', 'by a session of who registered the handler');
-sql('two', q{ALTER DATABASE two SET default_transaction_read_only = on; ALTER DATABASE two SET default_transaction_isolation = serializable});
-comes('two', 'also where transactions are read-only by default');
+sql('two', q{ALTER DATABASE two SET default_transaction_isolation = serializable});
+comes('two', 'also where transactions are serializable by default');
+sql('two', q{ALTER DATABASE two SET default_transaction_read_only = on});
+comes('one', 'where they are read-only by default: once no worker is left that has not seen it,');
+sql('two', q{SET default_transaction_read_only = off; SELECT place('not now')}, extra_params => [ '-U', 'app' ]);
+my $untouched = sql('two', 'SELECT maintained_at FROM idem_stats');
+comes('one', "round $_ after that") for 1, 2;
+is(sql('two', 'SELECT maintained_at FROM idem_stats'), $untouched, 'has no upkeep there');
+is(sql('two', q{SELECT state FROM idem_compensations WHERE key = 'not now'}), 'overdue', 'and calls no handler');
 sql('two', 'SET default_transaction_read_only = off; ALTER DATABASE two RESET ALL');
+reached('two', q{SELECT state = 'compensated' FROM idem_compensations WHERE key = 'not now'}, 'until they no longer are');
 unlike(slurp_file($node->logfile), qr/ERROR|FATAL|WARNING|idem maintenance/, 'of which the log does not speak');
 
 # ---- counters ----

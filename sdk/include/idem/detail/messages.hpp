@@ -10,7 +10,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace idem::detail {
 
@@ -23,8 +22,6 @@ std::string consume_seq_sql(std::string_view source, std::int64_t lane, std::int
 std::string nack_sql(std::string_view consumer, const message&, std::string_view error,
                      std::optional<std::chrono::milliseconds> retry_in);
 
-std::int64_t parse_number(std::string_view);
-std::vector<std::int64_t> parse_numbers(std::string_view array); // bigint[]
 consume_status parse_consume_status(std::string_view);
 
 } // namespace idem::detail

@@ -4,10 +4,12 @@
 #include <idem/claim.hpp>
 
 #include <chrono>
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace idem::detail {
 
@@ -25,6 +27,9 @@ std::string interval_sql(std::optional<std::chrono::milliseconds>);
 // libpq and libpqxx end a string at its first zero byte; two keys must never become one. Throws error 22021.
 std::string_view no_zero_byte(std::string_view);
 
+// They throw error 0A000 for anything else.
 claim_status parse_status(std::string_view);
+std::int64_t parse_number(std::string_view);
+std::vector<std::int64_t> parse_numbers(std::string_view array); // bigint[]; of NULL: none
 
 } // namespace idem::detail
