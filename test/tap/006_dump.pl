@@ -119,6 +119,21 @@ for my $database (qw(custom plain data))
 }
 is($target->safe_psql('bare', "$path SELECT place('ring', '1 day'), count(*) FROM idem_keys"), 'claimed|0', 'bare: there are no keys');
 
+# ---- one table: the rows come, but not what tells where they count ----
+
+my ($current) = $state =~ /^(\d)/;
+for my $one ('idem_pinned', "idem_keys_$current")
+{
+	$target->safe_psql('postgres', "CREATE DATABASE one_$one");
+	command_ok([ 'psql', '-Xqv', 'ON_ERROR_STOP=1', connection($target, "one_$one"), '-f', "$dumps/schema.sql" ], "$one: the schema");
+	command_ok([ 'pg_dump', '-t', "$schema.$one", '-f', "$dumps/$one.sql", connection($source, 'rest') ], "pg_dump -t $one");
+	unlike(slurp_file("$dumps/$one.sql"), qr/^CREATE/m, "$one: its rows alone, for it belongs to the extension");
+	command_ok([ 'psql', '-Xqv', 'ON_ERROR_STOP=1', connection($target, "one_$one"), '-f', "$dumps/$one.sql" ], "$one: restored");
+}
+is($target->safe_psql('one_idem_pinned', "$path SELECT place('pinned', '1 day'), place('ring', '1 day')"), 'completed|claimed', 'idem_pinned: what it has replays, all else runs again');
+like($target->safe_psql("one_idem_keys_$current", "$path SELECT * FROM idem_verify()"), qr/^no row outlives its generation\|key 'ring', scope ''\|/m, 'a generation: idem_verify() tells');
+is($target->safe_psql("one_idem_keys_$current", "$path SELECT place('ring', '1 day')"), 'claimed', 'a generation: it is not looked at');
+
 # ---- while the ring turns ----
 
 append_to_file("$dumps/claim.sql", <<EOF);

@@ -90,6 +90,18 @@ $old->quit;
 is_whole($target, 'data', 'data');
 is($target->safe_psql('data', q{UPDATE i.idem_transitions SET enabled = true WHERE machine = 'order' AND to_state = 'completed'; SELECT i.idem_next_states('order', 'paid')}),
 	"completed\nrefunded", 'data: the disabled rule can be enabled again');
+
+# ---- one guarded table, with its guard ----
+
+command_ok([ 'pg_dump', '-t', 'orders', '-f', "$dumps/one.sql", '-d', $source->connstr('postgres') ], 'pg_dump -t orders');
+$target->safe_psql('postgres', 'CREATE DATABASE one; CREATE DATABASE without');
+$target->safe_psql('one', 'CREATE SCHEMA i; CREATE EXTENSION idem SCHEMA i');
+command_ok([ 'psql', '-Xqv', 'ON_ERROR_STOP=1', '-d', $target->connstr('one'), '-f', "$dumps/one.sql" ], 'one table: restored');
+is($target->safe_psql('one', 'SELECT tbl, enabled, stray_rows FROM i.idem_guards()'), 'orders|t|0', 'one table: the guard is on, by the rules that are there');
+my (undef, undef, $error) = $target->psql('one', q{UPDATE orders SET state = 'created' WHERE id = 2});
+like($error, qr/does not go from "paid" to "created"/, 'one table: it refuses');
+command_fails_like([ 'psql', '-Xqv', 'ON_ERROR_STOP=1', '-d', $target->connstr('without'), '-f', "$dumps/one.sql" ],
+	qr/function i\.idem_guard\(\) does not exist|schema "i" does not exist/, 'one table: without the extension it fails, and not silently');
 $target->stop;
 
 # ---- pg_upgrade ----
