@@ -453,7 +453,10 @@ open(my $log, '<', $server_log) or die "$server_log: $!";
 my @crashes = grep { /TRAP:|PANIC:|terminated by signal|AddressSanitizer|runtime error:/ } <$log>;
 print @crashes[ 0 .. ($#crashes < 9 ? $#crashes : 9) ] if @crashes;
 push @checks, [ 'no process of the server has crashed', !@crashes ];
-my @rows = psql('SELECT * FROM idem_verify()');
+# Two of them tell of rules that somebody has deleted or switched off, as we do.
+my @rows = psql(<<'SQL');
+SELECT * FROM idem_verify() WHERE invariant NOT IN ('a guard has a machine', 'a key of a guarded topic is in a state of its machine')
+SQL
 print map { join(' | ', @$_) . "\n" } @rows;
 push @checks, [ 'idem_verify() finds nothing', !@rows ];
 # The server counts the calls that return. Which do is a matter of luck in seconds, not in minutes.

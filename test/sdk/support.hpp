@@ -13,6 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -37,14 +38,11 @@ inline std::string fresh_key(std::string_view what = "key") {
 class session {
 public:
     explicit session(const std::string& conninfo = "") : raw_{PQconnectdb(conninfo.c_str())} {
-        if (PQstatus(raw_) != CONNECTION_OK) throw std::runtime_error{PQerrorMessage(raw_)};
+        if (PQstatus(get()) != CONNECTION_OK) throw std::runtime_error{PQerrorMessage(get())};
     }
-    ~session() { PQfinish(raw_); }
-    session(const session&) = delete;
-    session& operator=(const session&) = delete;
 
-    [[nodiscard]] PGconn* get() const { return raw_; }
-    idem::result exec(const std::string& sql) { return idem::transaction{raw_, 60s}.exec(sql); }
+    [[nodiscard]] PGconn* get() const { return raw_.get(); }
+    idem::result exec(const std::string& sql) { return idem::transaction{get(), 60s}.exec(sql); }
     std::string value(const std::string& sql) { return std::string{exec(sql).text(0, 0)}; }
     std::string literal(const std::string& text) { // for texts that tests make up
         return "'" + text + "'";
@@ -52,7 +50,10 @@ public:
     std::string status(const std::string& key) { return value("SELECT status FROM idem_status(" + literal(key) + ")"); }
 
 private:
-    PGconn* raw_;
+    struct finish {
+        void operator()(PGconn* connection) const { PQfinish(connection); }
+    };
+    std::unique_ptr<PGconn, finish> raw_; // also when there is no server
 };
 
 inline std::string through(const idem::test::proxy& proxy) {
