@@ -56,6 +56,19 @@ Errors: 42501 such a row.$$;
 CREATE TRIGGER idem_handlers_check BEFORE INSERT OR UPDATE ON idem_pinned
 FOR EACH ROW EXECUTE FUNCTION idem_handlers_check();
 
+-- Scopes that have ever moved, see scope.c. One that is not "here" is refused.
+CREATE TABLE idem_scopes (
+	scope pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	state pg_catalog.text COLLATE pg_catalog."C" NOT NULL,
+	epoch pg_catalog.int8 NOT NULL,     -- grows with each move
+	move pg_catalog.text NOT NULL,      -- which one it is
+	position pg_catalog.text,           -- how far it has come
+	since pg_catalog.timestamptz NOT NULL
+) USING heap;
+CREATE UNIQUE INDEX idem_scopes_scope ON idem_scopes USING btree (scope pg_catalog.text_ops);
+COMMENT ON TABLE idem_scopes IS
+$$Scopes that have moved, or are moving, from node to node by idem_export() and idem_import(). state is "closed": it has left, or is leaving; "checking", "clearing" or "arriving": it is coming; or "here". Of a scope without a row everything is here.$$;
+
 -- the low 48 bits of tokens, see lease.c
 CREATE SEQUENCE idem_tokens MAXVALUE 281474976710655;
 
@@ -85,6 +98,8 @@ CREATE FUNCTION idem_table_changed() RETURNS trigger AS 'MODULE_PATHNAME' LANGUA
 REVOKE ALL ON FUNCTION idem_table_changed() FROM PUBLIC;
 COMMENT ON FUNCTION idem_table_changed() IS
 $$Trigger that makes all sessions read a table anew that they keep in memory, when it is written by SQL, as a restore does.$$;
+CREATE TRIGGER idem_scopes_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON idem_scopes
+FOR EACH STATEMENT EXECUTE FUNCTION idem_table_changed();
 CREATE TRIGGER idem_ring_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON idem_ring
 FOR EACH STATEMENT EXECUTE FUNCTION idem_table_changed();
 
@@ -103,12 +118,14 @@ ALTER TABLE idem_keys_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_keys_2 REPLICA IDENTITY FULL;
 ALTER TABLE idem_pinned REPLICA IDENTITY FULL;
 ALTER TABLE idem_ring REPLICA IDENTITY FULL;
+ALTER TABLE idem_scopes REPLICA IDENTITY FULL;
 
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_0', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_1', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_keys_2', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_pinned', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_tokens', '');
+SELECT pg_catalog.pg_extension_config_dump('idem_scopes', '');
 SELECT pg_catalog.pg_extension_config_dump('idem_ring', 'WHERE step OPERATOR(pg_catalog.>) 0');
 
 -- ---------------------------------------------------------------------------
@@ -148,7 +165,7 @@ attempt is 1, and one more each time a lease that was over is taken over; checkp
 Only "claimed" permits the work. Without a lease the key is locked until the transaction ends, and nothing is written; a rollback, also to a savepoint before the claim, frees it. A COMMIT or PREPARE TRANSACTION that finds the claim neither completed nor released fails with ID004.
 With a lease: commit, and begin the work only then. Pass the token to idem_complete(), idem_release(), idem_compensate_with(), idem_renew() and idem_checkpoint(), in any transaction. When the lease is over, the next claim, with a lease or without, takes the key over, and the token no longer holds it.
 
-Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl, wait or lease out of range; 25006 read-only transaction, standby or subscriber; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders.
+Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID007 ttl, wait or lease out of range; 25006 read-only transaction, standby or subscriber; 40001 above READ COMMITTED, when the key was written after the transaction's snapshot; 40P01 deadlock, when transactions claim several keys in different orders.
 
 Cost: one lock, and one index probe for each generation of the ring, however many keys are stored; with a lease one row with four index entries, written by idem_complete() again. SELECT (idem_claim('k')).status, with the one column that decides, spares the executor a function scan and is some percent cheaper than FROM idem_claim('k'); (idem_claim('k')).* would call it six times, which is an error.$$;
 
@@ -162,7 +179,7 @@ $$Store the response of a key that this transaction has claimed, or that the tok
 response  any JSON; pass 'null' for none
 token     of a claim with a lease: that of idem_claim(). A lease that is over, but was not taken over, can be completed
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; 22004 response is NULL; 25006 read-only transaction. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; 22004 response is NULL; 25006 read-only transaction. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
 
 Cost: one row and one index entry.$$;
 
@@ -175,7 +192,7 @@ $$Give up the claim of a key, so that a retry may run. Others still wait until t
 
 Without a token it warns when the transaction has written since the claim: committing would keep the effect and lose the key. Roll back instead. With the token of a lease, all that belongs to it is dropped: attempt, checkpoint and compensation. Do so when nothing was done, or let the lease end.
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; ID018 the scope is at another node, or not all of it has come from there; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_renew(key text, token bigint, lease interval, scope text DEFAULT '') RETURNS timestamptz
 AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -186,7 +203,7 @@ $$Let the lease of a key last for this long from now, and answer when it ends th
 token  that of idem_claim()
 lease  more than zero, at most one day
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID007 lease out of range; ID017 the token does not hold the key, or no longer: stop the work; 22004 token or lease is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row with four index entries, and a flush.$$;
 
@@ -200,7 +217,7 @@ token  that of idem_claim()
 step   its name, 1 to 255 bytes
 state  what the next steps need to know; NULL means a JSON null
 
-Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().
+Errors: ID002 this transaction has claimed the key without a lease; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID011 invalid step; ID017 the token does not hold the key, or no longer: stop the work; 22004 token is NULL; 55P03 another transaction held the key for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().
 
 Cost: an update of one row.$$;
 
@@ -214,7 +231,7 @@ REVOKE ALL ON FUNCTION idem_status(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_status(text, text) IS
 $$What is known of one key at this moment, without claiming it: "completed" with its response, "cancelled" with what idem_cancel() answered, "in_progress" with the process that holds it (NULL for a prepared transaction), or "unknown", which includes expired. Under a lease it is "in_progress", expires_at is when the lease ends or has ended, and holder_pid the process that last claimed, renewed or noted a checkpoint; it may do something else by now. To look at, not to act upon: only idem_claim() decides.
 
-Errors: ID005, ID006 invalid key or scope; 25006 standby or subscriber; 40001 as idem_claim().
+Errors: ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; 25006 standby or subscriber; 40001 as idem_claim().
 
 Cost: one index probe for each generation of the ring.$$;
 
@@ -224,7 +241,7 @@ REVOKE ALL ON FUNCTION idem_evict(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_evict(text, text) IS
 $$Forget a completed, cancelled or leased key, so that it can be claimed anew: a DBA's verb. The work that was done under it stays done; who had a lease has lost it. True when there was such a key.
 
-Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
+Errors: ID002, ID003 the key was claimed or completed by this very transaction; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; 55000 it has a compensation: confirm or cancel it first; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
 
 CREATE FUNCTION idem_digest(key text, scope text DEFAULT '') RETURNS bigint
 AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
@@ -261,7 +278,7 @@ status is
 cacheable_until is as for idem_claim(): of what is executed, too, and once that is committed.
 An error of the handler is this statement's: nothing is stored, and a retry may run. Even if it is caught, nothing of the handler's work remains. The handler may call idem_compensate_with() for the key; it neither completes nor releases it.
 
-Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID007 ttl out of range; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler or request is NULL, or the handler returned NULL; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim(); any of the handler.
+Errors: ID002 already claimed by this transaction; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID007 ttl out of range; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler or request is NULL, or the handler returned NULL; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim(); any of the handler.
 
 Cost: that of idem_claim(), of the handler and of idem_complete(), in one round trip.$$;
 
@@ -288,7 +305,7 @@ status and cacheable_until are as for idem_execute(), but
 A key that is given more than once runs once: later ones are answered as the first, "completed" if that was executed, or "mismatch" if their request is another one.
 Errors that are not of one key alone abort the call, and nothing is done: of the classes 40, 53 (out of locks or memory), 57 (cancelled, statement_timeout), 58 and XX. So does what fails at COMMIT: a deferred constraint, a key that the handler itself claimed and left open.
 
-Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of idem_claim(), of the handler and of idem_complete() for each key, one subtransaction, and for each failed key two more. Until the transaction ends it has a lock for each key that it executed; with the stock settings 16 calls of 500 at a time leave room for others.$$;
 
@@ -304,7 +321,7 @@ handler, keys, requests  as there. The same key in two scopes is two keys
 scopes                   one for each key, 0 to 255 bytes each. Give the array a type: '{a,b}' alone is taken for one scope, '{a,b}'::text[] or scopes => '{a,b}' is not
 contexts                 one for each key, or NULL: what comes along with the request and is not part of it, such as a traceparent. No retry is compared by it; the handler reads it with idem_context()
 
-Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests, scopes and contexts differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+Errors: ID002 a key is already claimed by this transaction; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID015 the handler is of another kind, or not the caller's to execute; 22004 handler, keys, requests, scopes or a request is NULL; 22023 more than 500 keys, keys, requests, scopes and contexts differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of the other.$$;
 
@@ -328,7 +345,7 @@ scope     of all of them
 status, response and cacheable_until are as for idem_claim(), but a key that another transaction, or a lease, holds is not waited for: "in_progress". So is a key that is given more than once, but for the first, which may be "claimed"; with another request it is a "mismatch".
 Do the work for those that are "claimed", and idem_complete_many() or idem_release() each of them.
 
-Errors: ID002 a key is already claimed by this transaction; ID004 at COMMIT, a key is neither completed nor released; ID005, ID006 invalid key or scope; 22004 keys or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
+Errors: ID002 a key is already claimed by this transaction; ID004 at COMMIT, a key is neither completed nor released; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; 22004 keys or a request is NULL; 22023 more than 500 keys, keys and requests differ in length, or have several dimensions; 25006 read-only transaction, standby or subscriber; 40001 as idem_claim(); 53200 the server's lock table is full: raise max_locks_per_transaction, or pass fewer keys.
 
 Cost: that of idem_claim() for each key.$$;
 
@@ -343,9 +360,46 @@ keys       1 to 255 bytes each
 responses  one for each key; 'null' for none
 scope      of all of them
 
-Errors: ID001 a key is not claimed by this transaction; ID003 completed already, or given twice; ID005, ID006 invalid key or scope; 22004 keys, responses or a response is NULL; 22023 more than 500 keys, keys and responses differ in length, or have several dimensions; 25006 read-only transaction.
+Errors: ID001 a key is not claimed by this transaction; ID003 completed already, or given twice; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; 22004 keys, responses or a response is NULL; 22023 more than 500 keys, keys and responses differ in length, or have several dimensions; 25006 read-only transaction.
 
 Cost: a row and an index entry for each key.$$;
+
+-- ---------------------------------------------------------------------------
+-- Keys: scopes that move to another node
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION idem_export(scope text, "position" text DEFAULT NULL, max_keys integer DEFAULT 1000) RETURNS jsonb
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_export(text, text, integer) FROM PUBLIC;
+COMMENT ON FUNCTION idem_export(text, text, integer) IS
+$$Close a scope here, and hand its keys out page by page, for idem_import() at the node to which it moves: finished keys, leases, tombstones and compensations, with all that belongs to them. Each page is a transaction of its own, at the source and then at the destination:
+
+  position := NULL
+  repeat: page := idem_export(scope, position) at the source; position := idem_import(page) at the destination; until position IS NULL
+
+The first page closes the scope: from its commit on nobody can claim a key of it here, nor speak of one in any other way (ID018), and its deadlines are not kept here. The next one waits for transactions in flight that have completed keys, of whatever scope; what they have written is then final, and the rows of your own tables can be copied. When the answer is NULL the scope is at the destination; before, it is at neither. Whatever fails in between: begin again with NULL, it goes on where it was. A page that comes twice changes nothing.
+
+scope     0 to 255 bytes
+position  what idem_import() has answered; NULL: the first page
+max_keys  of a page, at most 10,000; it may have fewer, and none
+
+Errors: ID006 invalid scope; 22023 unknown position, or max_keys out of range; 55000 the scope has not arrived here, is not closed, or the isolation level is above READ COMMITTED; 25001 the transaction has written before; 25006 read-only transaction, standby or subscriber.
+
+Cost: all pages together read all keys that are stored, of whatever scope, once, and the last one does so once more, in one statement.$$;
+
+CREATE FUNCTION idem_import(page jsonb) RETURNS text
+AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION idem_import(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION idem_import(jsonb) IS
+$$Take a page that idem_export() has answered at another node, and answer the position to ask for next; NULL: all keys are here, were compared, and the scope is open from this commit on. Until then it is refused here (ID018), with all that a former stay has left, which is forgotten first. Messages, positions, the inbox and states of guarded topics do not move.
+
+Whoever calls must be able to become the roles that have registered compensations, or be a superuser.
+
+page  as it came, in a transaction of its own
+
+Errors: 22004 page is NULL; 22023 it is damaged; 55000 it is of another move or of this very node, the scope has keys here that came from no other, the encodings of the databases differ, or the isolation level is above READ COMMITTED; ID006 invalid scope; ID019 what arrived is not what was sent: it stays closed; 42501 handlers of a role that is not the caller's, or does not exist; 25001 the transaction has written before; 25006 read-only transaction, standby or subscriber.
+
+Cost: a row with four index entries for each key; the first and the last page read all keys that are stored here, the last one in one statement.$$;
 
 -- ---------------------------------------------------------------------------
 -- Keys: what DBAs read
@@ -366,7 +420,8 @@ FROM (SELECT scope, key, 'completed'::pg_catalog.text AS status, 1 AS attempt, r
                             WHEN fate OPERATOR(pg_catalog.=) ANY ('{compensated,tombstone}'::pg_catalog.text[])
                             THEN answer ELSE response END,
                        claimed_at, CASE WHEN token IS NULL THEN completed_at END,
-                       COALESCE(lease_ends_at, expires_at), digest, token, holder_pid, expires_at
+                       COALESCE(lease_ends_at, expires_at), digest, token,
+                       CASE WHEN holder_pid OPERATOR(pg_catalog.>) 0 THEN holder_pid END, expires_at
                 FROM idem_pinned) AS k
 WHERE k.remembered_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_keys IS
@@ -405,7 +460,7 @@ args      what it is called with; NULL means a JSON null
 deadline  how long after the completion the key is cancelled unless it has been confirmed: at most ten years; of several the earliest; NULL: never. Without a deadline the key expires as any other; with one, not before it is confirmed or cancelled
 token     of a claim with a lease: that of idem_claim(). The deadline then counts from now, and is kept also if the key is never completed, once the lease is over. A takeover leaves it; in one transaction with idem_checkpoint() it is registered once
 
-Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction, standby or subscriber. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
+Errors: ID001 not claimed by this transaction; ID003 completed already; ID005, ID006 invalid key or scope; ID007 deadline out of range; ID015 the handler is of another kind, temporary, or not the caller's to execute; 22004 handler is NULL; 25006 read-only transaction, standby or subscriber. With a token: ID002 this transaction has claimed the key without one; ID017 the token does not hold the key, or no longer; ID018 the scope is at another node, or not all of it has come from there; 55P03 another transaction held the key for longer than idem.claim_wait; 40001 and 40P01 as idem_claim().
 
 Cost: nothing is written before idem_complete(), which writes one row with four index entries instead of one; under a lease an update of that row, and a flush.$$;
 
@@ -415,7 +470,7 @@ REVOKE ALL ON FUNCTION idem_confirm(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_confirm(text, text) IS
 $$Confirm what was done under a completed key: from here on idem_cancel() is refused, and the deadline is off. To repeat it changes nothing. The key is then remembered for 30 days at least.
 
-Errors: ID005, ID006 invalid key or scope; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
+Errors: ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID013 not completed, leased, or expired; ID014 cancelled; 55P03 another transaction held it for longer than idem.claim_wait; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim().$$;
 
 -- a type of its own, as idem_claim_result is
 CREATE TYPE idem_cancel_result AS (status text, response jsonb);
@@ -442,11 +497,14 @@ status is
 A key whose lease is over is compensated if it has handlers, otherwise tombstoned; the late owner's token then holds it no longer.
 Any other error of a handler is this call's, and nothing is undone. A handler runs as the role that registered it: if that is who calls, plainly, otherwise security-restricted, and with search_path pg_catalog unless who calls has become that role by SET ROLE.
 
-Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege, or it is another owner's; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim(); any of a handler.$$;
+Errors: ID002 claimed by this very transaction; ID005, ID006 invalid key or scope; ID018 the scope is at another node, or not all of it has come from there; ID007 wait out of range; ID015 a handler is gone, or its role, or its privilege, or it is another owner's; 25006 read-only transaction, standby or subscriber; 40001 and 40P01 as idem_claim(); any of a handler.$$;
 
 CREATE VIEW idem_compensations AS
 SELECT p.scope, p.key, p.handlers, p.deadline,
-       CASE WHEN p.fate OPERATOR(pg_catalog.=) ANY ('{held,leased}'::pg_catalog.text[])
+       CASE WHEN EXISTS (SELECT FROM idem_scopes AS s
+                         WHERE s.scope OPERATOR(pg_catalog.=) p.scope AND s.state OPERATOR(pg_catalog.<>) 'here'::pg_catalog.text)
+            THEN 'away'::pg_catalog.text
+            WHEN p.fate OPERATOR(pg_catalog.=) ANY ('{held,leased}'::pg_catalog.text[])
                  AND GREATEST(p.deadline, p.lease_ends_at) OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
                  AND p.deadline IS NOT NULL
             THEN 'overdue'::pg_catalog.text
@@ -456,7 +514,7 @@ FROM idem_pinned AS p
 WHERE p.handlers IS NOT NULL
   AND p.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp();
 COMMENT ON VIEW idem_compensations IS
-$$What can be cancelled, or could: keys with their handlers, as registered. state is "leased": not completed yet; "held"; "overdue": past its deadline and not under a lease, the next CALL idem_maintain() cancels it; "confirmed"; "compensated"; or "refused": at the deadline, by the state machine.$$;
+$$What can be cancelled, or could: keys with their handlers, as registered. state is "leased": not completed yet; "held"; "overdue": past its deadline and not under a lease, the next CALL idem_maintain() cancels it; "confirmed"; "compensated"; or "refused": at the deadline, by the state machine. "away": its scope is at another node, or not all of it has come from there.$$;
 
 -- ---------------------------------------------------------------------------
 -- Outbox: where messages are kept
@@ -1350,6 +1408,8 @@ BEGIN ATOMIC
 	WHERE p.fate OPERATOR(pg_catalog.=) ANY ('{held,leased}'::pg_catalog.text[]) AND p.deadline IS NOT NULL
 	  AND GREATEST(p.deadline, p.lease_ends_at) OPERATOR(pg_catalog.<)
 	      (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 hour'::pg_catalog.interval)
+	  AND NOT EXISTS (SELECT FROM idem_scopes AS s
+	                  WHERE s.scope OPERATOR(pg_catalog.=) p.scope AND s.state OPERATOR(pg_catalog.<>) 'here'::pg_catalog.text)
 	UNION ALL
 	SELECT 'a row is found by its digest', pg_catalog.format('key %L, scope %L', s.key, s.scope),
 	       pg_catalog.format('digest is %s, should be %s', s.digest, idem_digest(s.key, s.scope))

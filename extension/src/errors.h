@@ -4,7 +4,7 @@
  *
  * Drivers and the SDK tell these cases apart by number: never reuse one.
  * Everything not listed is reported under the server's own codes: 22004,
- * 22023, 23505, 23514, 25006, 40001, 40P01, 42501, 42703, 42704, 42710, 42804,
+ * 22023, 23505, 23514, 25001, 25006, 40001, 40P01, 42501, 42703, 42704, 42710, 42804,
  * 42809, 55000, 55P03, 0A000.
  */
 #ifndef IDEM_ERRORS_H
@@ -44,5 +44,9 @@
 #define ERRCODE_IDEM_NOT_IN_BATCH		MAKE_SQLSTATE('I', 'D', '0', '1', '6')
 /* a token that does not hold the key, or no longer does */
 #define ERRCODE_IDEM_LEASE_LOST			MAKE_SQLSTATE('I', 'D', '0', '1', '7')
+/* a key of a scope that has moved to another node, or has not wholly arrived */
+#define ERRCODE_IDEM_SCOPE_AWAY			MAKE_SQLSTATE('I', 'D', '0', '1', '8')
+/* what has arrived of a scope is not what was sent */
+#define ERRCODE_IDEM_SCOPE_DIFFERS		MAKE_SQLSTATE('I', 'D', '0', '1', '9')
 
 #endif							/* IDEM_ERRORS_H */

@@ -76,13 +76,15 @@ static const struct
 	{"SELECT, INSERT, UPDATE, DELETE", "TABLE %1$s.idem_transitions", DBA},
 	{"SELECT", "TABLE %1$s.idem_guarded_topics, %1$s.idem_outbox_states", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_evict(pg_catalog.text, pg_catalog.text)", DBA},
+	{"EXECUTE", "ROUTINE %1$s.idem_export(pg_catalog.text, pg_catalog.text, pg_catalog.int4), "
+		"%1$s.idem_import(pg_catalog.jsonb)", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_maintain()", DBA},
 	{"EXECUTE", "ROUTINE %1$s.idem_verify(), %1$s.idem_suspects(pg_catalog.interval), %1$s.idem_stats_reset()", DBA},
 	{"SELECT", "TABLE %1$s.idem_keys, %1$s.idem_holders, %1$s.idem_compensations, %1$s.idem_outbox, %1$s.idem_consumers, %1$s.idem_stores, %1$s.idem_stats", DBA},
 	/* the functions and views read these as their caller */
 	{"EXECUTE", "ROUTINE %1$s.idem_counters(), %1$s.idem_next_xid(), %1$s.idem_pending(pg_catalog.text), "
 		"%1$s.idem_is_past(pg_catalog.text, pg_catalog.int8, pg_catalog.xid8, pg_catalog.int4, pg_catalog.int8)", DBA},
-	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids, %1$s.idem_tokens", DBA},
+	{"SELECT", "TABLE %1$s.idem_ring, %1$s.idem_scopes, %1$s.idem_pinned, %1$s.idem_parked, %1$s.idem_attempts, %1$s.idem_outbox_ids, %1$s.idem_tokens", DBA},
 	{"SELECT", "TABLE %1$s.idem_keys_0, %1$s.idem_keys_1, %1$s.idem_keys_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_inbox_0, %1$s.idem_inbox_1, %1$s.idem_inbox_2", DBA},
 	{"SELECT", "TABLE %1$s.idem_outbox_0, %1$s.idem_outbox_1, %1$s.idem_outbox_2", DBA},

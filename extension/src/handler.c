@@ -217,30 +217,16 @@ handlers_first_role(Datum handlers)
 }
 
 /*
- * Trigger on idem_pinned.  Whoever writes a row by SQL writes what is called as
- * the roles that its handlers name, so it must be able to become them: the
- * privilege to write all tables, pg_write_all_data, is not that of a superuser.
+ * Whoever writes handlers that it has not registered writes what is called as
+ * the roles that they name, so it must be able to become them.
  */
-Datum
-idem_handlers_check(PG_FUNCTION_ARGS)
+void
+handlers_check_writer(Datum stored)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	HeapTuple	tuple;
-	Jsonb	   *handlers;
-	Datum		value;
-	bool		isnull;
+	Jsonb	   *handlers = DatumGetJsonbP(stored);
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		RelationGetRelid(trigger->tg_relation) != idem_tables()->pinned.heap)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("idem_handlers_check() must be called as a trigger on idem_pinned")));
-	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
-	value = heap_getattr(tuple, PINNED_HANDLERS, RelationGetDescr(trigger->tg_relation), &isnull);
-	if (isnull || superuser())
-		return PointerGetDatum(tuple);
-
-	handlers = DatumGetJsonbP(value);
+	if (superuser())
+		return;
 	for (uint32 i = 0; i < JB_ROOT_COUNT(handlers); i++)
 	{
 		const char *role = stored_string(handlers, i, "role");
@@ -253,6 +239,29 @@ idem_handlers_check(PG_FUNCTION_ARGS)
 					 errdetail("It would be called as that role."),
 					 errhint("Register handlers by idem_compensate_with().")));
 	}
+}
+
+/*
+ * Trigger on idem_pinned, for rows written by SQL: the privilege to write all
+ * tables, pg_write_all_data, is not that of a superuser.
+ */
+Datum
+idem_handlers_check(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	tuple;
+	Datum		value;
+	bool		isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		RelationGetRelid(trigger->tg_relation) != idem_tables()->pinned.heap)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("idem_handlers_check() must be called as a trigger on idem_pinned")));
+	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	value = heap_getattr(tuple, PINNED_HANDLERS, RelationGetDescr(trigger->tg_relation), &isnull);
+	if (!isnull)
+		handlers_check_writer(value);
 	return PointerGetDatum(tuple);
 }
 

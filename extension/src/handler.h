@@ -28,6 +28,7 @@ extern Datum handler_call(FmgrInfo *function, Datum args, bool *isnull);
 extern Handler *handler_make(FunctionCallInfo fcinfo, int function_arg, int args_arg);
 extern Datum handlers_to_jsonb(Datum stored, const Handler *newest);
 extern char *handlers_first_role(Datum handlers);
+extern void handlers_check_writer(Datum handlers);
 extern Datum handlers_run(const IdemKey *key, Datum handlers);
 
 #endif							/* IDEM_HANDLER_H */

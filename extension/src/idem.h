@@ -26,6 +26,7 @@
 #define IDEM_LOCK_INBOX		7344	/* one message, by digest */
 #define IDEM_LOCK_WATERMARK	7345	/* one lane of a source, by digest */
 #define IDEM_LOCK_STATE		7346	/* one key of a guarded topic, by digest */
+#define IDEM_LOCK_SCOPE		7347	/* one scope that moves, by digest */
 
 #define IDEM_MAX_NAME_BYTES 255 /* of a key, a scope or another name */
 

@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "ring.h"
 #include "row.h"
+#include "scope.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -50,6 +51,25 @@ bool
 fate_is_cancelled(Fate fate)
 {
 	return fate == FATE_COMPENSATED || fate == FATE_TOMBSTONE;
+}
+
+const char *
+fate_name(Fate fate)
+{
+	return fate_names[fate];
+}
+
+/*
+ * FATE_NONE if it is no name of one.
+ */
+Fate
+fate_named(const char *name)
+{
+	Fate		fate = lengthof(fate_names) - 1;
+
+	while (fate > FATE_NONE && strcmp(name, fate_names[fate]) != 0)
+		fate--;
+	return fate;
 }
 
 /*
@@ -87,9 +107,7 @@ read_pinned(TupleTableSlot *slot, KeyRow *row)
 		return;
 
 	name = TextDatumGetCString(value);
-	for (row->fate = lengthof(fate_names) - 1; row->fate > FATE_NONE; row->fate--)
-		if (strcmp(name, fate_names[row->fate]) == 0)
-			break;
+	row->fate = fate_named(name);
 	if (row->fate == FATE_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -323,7 +341,7 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
  * current, from when it is opened.
  */
 bool
-key_store_find(const IdemKey *key, KeyRow *row)
+key_store_find_away(const IdemKey *key, KeyRow *row)
 {
 	const RingState *ring = ring_now(STORE_KEYS);
 	int			youngest = ring->current;
@@ -351,11 +369,21 @@ key_store_find(const IdemKey *key, KeyRow *row)
 }
 
 /*
+ * The same, if the key's scope is here.
+ */
+bool
+key_store_find(const IdemKey *key, KeyRow *row)
+{
+	scope_require_here(key);
+	return key_store_find_away(key, row);
+}
+
+/*
  * Open, locked for writing, the table that the row with this ttl belongs in:
  * see ring.c for the order of things.
  */
 static Relation
-open_for(const KeyRow *row, int64 ttl)
+open_for(const IdemKey *key, const KeyRow *row, int64 ttl)
 {
 	for (;;)
 	{
@@ -370,7 +398,11 @@ open_for(const KeyRow *row, int64 ttl)
 		ring = ring_now(STORE_KEYS);
 		if (pinned ||
 			(ring->current == current && ttl <= ring->ttl[current] * USECS_PER_SEC))
+		{
+			/* the claim may have been made before the scope went away */
+			scope_require_here(key);
 			return rel;
+		}
 		table_close(rel, RowExclusiveLock);
 	}
 }
@@ -449,7 +481,7 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 			row->expires_at = DT_NOEND;
 	}
 
-	rel = open_for(row, ttl);
+	rel = open_for(key, row, ttl);
 	row_columns(key, row, values, nulls);
 	row_insert(rel, values, nulls);
 	table_close(rel, NoLock);
@@ -517,7 +549,7 @@ key_store_delete(const IdemKey *key, KeyRow *row)
 		uint64		version = idem_tables()->version;
 		Relation	rel;
 
-		if (!key_store_find(key, row) || row->expires_at <= GetCurrentTimestamp())
+		if (!key_store_find_away(key, row) || row->expires_at <= GetCurrentTimestamp())
 			return false;
 
 		/* the row stays where it is, unless the table was rewritten just now */
@@ -530,6 +562,20 @@ key_store_delete(const IdemKey *key, KeyRow *row)
 		}
 		table_close(rel, RowExclusiveLock);
 	}
+}
+
+static void
+copy_key(TupleTableSlot *slot, IdemKey *key)
+{
+	bool		isnull;
+	text	   *name = DatumGetTextPCopy(slot_getattr(slot, KEY_SCOPE, &isnull));
+
+	key->scope = VARDATA(name);
+	key->scope_len = VARSIZE_ANY_EXHDR(name);
+	name = DatumGetTextPCopy(slot_getattr(slot, KEY_KEY, &isnull));
+	key->key = VARDATA(name);
+	key->key_len = VARSIZE_ANY_EXHDR(name);
+	key->digest = DatumGetInt64(slot_getattr(slot, KEY_DIGEST, &isnull));
 }
 
 /*
@@ -555,7 +601,6 @@ add_due(List *due, Fate fate, DuePosition *position, TimestampTz until, int max)
 	while (list_length(due) < max && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		DueKey	   *found;
-		text	   *name;
 		bool		isnull;
 		TimestampTz deadline = DatumGetTimestampTz(slot_getattr(slot, PINNED_DEADLINE, &isnull));
 
@@ -573,13 +618,10 @@ add_due(List *due, Fate fate, DuePosition *position, TimestampTz until, int max)
 			continue;
 
 		found = palloc(sizeof(DueKey));
-		name = DatumGetTextPCopy(slot_getattr(slot, KEY_SCOPE, &isnull));
-		found->key.scope = VARDATA(name);
-		found->key.scope_len = VARSIZE_ANY_EXHDR(name);
-		name = DatumGetTextPCopy(slot_getattr(slot, KEY_KEY, &isnull));
-		found->key.key = VARDATA(name);
-		found->key.key_len = VARSIZE_ANY_EXHDR(name);
-		found->key.digest = DatumGetInt64(slot_getattr(slot, KEY_DIGEST, &isnull));
+		copy_key(slot, &found->key);
+		/* what has moved is for the other node to undo */
+		if (!scope_is_here(&found->key))
+			continue;
 		found->handlers = slot_getattr(slot, PINNED_HANDLERS, &isnull);
 		found->handlers = isnull ? (Datum) 0 :
 			PointerGetDatum(PG_DETOAST_DATUM_COPY(found->handlers));
@@ -651,4 +693,167 @@ key_store_other_scopes(const IdemKey *key, int max)
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
 	return scopes;
+}
+
+/*
+ * Wait for all who have written keys, or may just be about to, as they had
+ * found the scope here.  Nobody queues behind us meanwhile.
+ */
+void
+key_store_settle(void)
+{
+	for (int i = PINNED; i < RING_GENERATIONS; i++)
+	{
+		LOCKTAG		tag;
+
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, table_of(i)->heap);
+		WaitForLockers(tag, ShareLock, false);
+	}
+}
+
+#define SCAN_BLOCKS (128 * 1024 * 1024 / BLCKSZ)	/* of one call, at most */
+#define SCAN_BYTES (8 * 1024 * 1024)	/* of responses, more or less */
+
+/* a living row of the scope, which may not be its key's newest */
+typedef struct Candidate
+{
+	IdemKey		key;
+	Oid			table;
+	ItemPointerData tid;
+} Candidate;
+
+static int
+place_generation(const KeyPlace *place)
+{
+	return place->table == RING_GENERATIONS ? PINNED : place->table;
+}
+
+static void
+next_table(KeyPlace *place)
+{
+	place->table++;
+	place->file = InvalidOid;
+}
+
+/*
+ * Add those of one table, up to max of all.  True if that is all it has, or the
+ * table is not to be read.
+ */
+static bool
+scan_table(const IdemKey *scope, KeyPlace *place, int max, BlockNumber *blocks, List **candidates)
+{
+	int			generation = place_generation(place);
+	Relation	rel = table_open(table_of(generation)->heap, AccessShareLock);
+	TimestampTz now = GetCurrentTimestamp();
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+	BlockNumber begin;
+	BlockNumber end;
+	bool		all = true;
+
+	if (generation != PINNED && !ring_is_living(ring_now(STORE_KEYS), generation))
+	{
+		table_close(rel, AccessShareLock);
+		return true;
+	}
+	if (place->file != rel->rd_rel->relfilenode)
+	{
+		place->file = rel->rd_rel->relfilenode;
+		ItemPointerSet(&place->tid, 0, 0);
+	}
+
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan_strat(rel, SnapshotSelf, 0, NULL, true, false);
+	begin = ItemPointerGetBlockNumberNoCheck(&place->tid);
+	end = ((HeapScanDesc) scan)->rs_nblocks;
+	if (begin < end)
+		heap_setscanlimits(scan, begin, end - begin);
+	while (begin < end && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		Candidate  *candidate;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ItemPointerCompare(&slot->tts_tid, &place->tid) <= 0)
+			continue;
+		if (list_length(*candidates) == max ||
+			ItemPointerGetBlockNumber(&slot->tts_tid) - begin + *blocks >= SCAN_BLOCKS)
+		{
+			/* so that it is the next one, also if there was none before it */
+			ItemPointerSet(&place->tid, ItemPointerGetBlockNumber(&slot->tts_tid),
+						   ItemPointerGetOffsetNumber(&slot->tts_tid) - 1);
+			all = false;
+			break;
+		}
+		place->tid = slot->tts_tid;
+		if (!text_matches(slot, KEY_SCOPE, scope->scope, scope->scope_len) ||
+			DatumGetTimestampTz(slot_getattr(slot, KEY_EXPIRES_AT, &isnull)) <= now)
+			continue;
+
+		candidate = palloc(sizeof(Candidate));
+		copy_key(slot, &candidate->key);
+		candidate->table = RelationGetRelid(rel);
+		candidate->tid = slot->tts_tid;
+		*candidates = lappend(*candidates, candidate);
+	}
+	*blocks += end - Min(begin, end);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return all;
+}
+
+/*
+ * The next living keys of a scope that is away, as FoundKey pointers, up to max
+ * of them, and maybe none.  The place is at first all zero.
+ *
+ * Nobody writes them, so they stay where they are, but if the whole table is
+ * rewritten; then some are found again.
+ */
+List *
+key_store_scan(const IdemKey *scope, KeyPlace *place, int max)
+{
+	BlockNumber blocks = 0;
+	Size		bytes = 0;
+	List	   *candidates = NIL;
+	List	   *keys = NIL;
+	ListCell   *cell;
+	bool		all = false;
+
+	/* of one table at a time, so that the place can be that of any of them */
+	while (candidates == NIL && !key_store_scanned(place) && blocks < SCAN_BLOCKS)
+	{
+		all = scan_table(scope, place, max, &blocks, &candidates);
+		if (all && candidates == NIL)
+			next_table(place);
+	}
+
+	foreach(cell, candidates)
+	{
+		Candidate  *candidate = lfirst(cell);
+		FoundKey   *found = palloc(sizeof(FoundKey));
+
+		CHECK_FOR_INTERRUPTS();
+		found->key = candidate->key;
+		if (!key_store_find_away(&found->key, &found->row) ||
+			found->row.table != candidate->table ||
+			!ItemPointerEquals(&found->row.tid, &candidate->tid))
+			continue;
+		keys = lappend(keys, found);
+		bytes += VARSIZE_ANY(DatumGetPointer(found->row.response));
+		if (bytes > SCAN_BYTES)
+		{
+			place->tid = candidate->tid;
+			return keys;
+		}
+	}
+	if (all && candidates != NIL)
+		next_table(place);
+	return keys;
+}
+
+bool
+key_store_scanned(const KeyPlace *place)
+{
+	return place->table > RING_GENERATIONS; /* idem_pinned comes after them */
 }

@@ -2,7 +2,8 @@
  * key_store.h
  *	  How keys are kept.  Nothing else knows.
  *
- * Callers hold the key's lock (key_locktag) throughout, but for the lists.
+ * Callers hold the key's lock (key_locktag) throughout, but for the lists, and
+ * where the scope is away: then nobody else writes its keys.
  */
 #ifndef IDEM_KEY_STORE_H
 #define IDEM_KEY_STORE_H
@@ -55,6 +56,20 @@ typedef struct KeyRow
 	ItemPointerData tid;
 } KeyRow;
 
+/* how far a scan of all keys has come, in the order of their places */
+typedef struct KeyPlace
+{
+	int			table;			/* the generations, then idem_pinned */
+	Oid			file;			/* if it is another one, its rows have moved */
+	ItemPointerData tid;		/* the last one read */
+} KeyPlace;
+
+typedef struct FoundKey
+{
+	IdemKey		key;
+	KeyRow		row;
+} FoundKey;
+
 /* a key past its deadline */
 typedef struct DueKey
 {
@@ -72,8 +87,11 @@ typedef struct DuePosition
 } DuePosition;
 
 extern bool fate_is_cancelled(Fate fate);
+extern const char *fate_name(Fate fate);
+extern Fate fate_named(const char *name);
 
 extern bool key_store_find(const IdemKey *key, KeyRow *row);
+extern bool key_store_find_away(const IdemKey *key, KeyRow *row);
 extern void key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl);
 extern void key_store_pin(const IdemKey *key, const KeyRow *row);
 extern bool key_store_delete(const IdemKey *key, KeyRow *row);
@@ -81,5 +99,8 @@ extern void key_store_hold(void);
 extern void key_store_update(const IdemKey *key, KeyRow *row);
 extern List *key_store_due(DuePosition *position, TimestampTz until, int max);
 extern List *key_store_other_scopes(const IdemKey *key, int max);
+extern void key_store_settle(void);
+extern List *key_store_scan(const IdemKey *scope, KeyPlace *place, int max);
+extern bool key_store_scanned(const KeyPlace *place);
 
 #endif							/* IDEM_KEY_STORE_H */

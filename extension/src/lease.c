@@ -21,6 +21,7 @@
  */
 #include "lease.h"
 
+#include "access/relation.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "claim.h"
@@ -36,6 +37,7 @@
 #include "tables.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(idem_renew);
@@ -132,6 +134,40 @@ next_token(void)
 
 	return (int64) (branch << TOKEN_SEQUENCE_BITS) |
 		nextval_internal(idem_tables()->tokens, false);
+}
+
+/*
+ * The number of the token drawn last, and perhaps of one to come.
+ */
+int64
+lease_token_number(void)
+{
+	return nextval_internal(idem_tables()->tokens, false);
+}
+
+/*
+ * Draw only greater ones: the keys of another node, with their tokens, are to
+ * be ours, and whoever had one of them before must not find it again.
+ */
+void
+lease_pass_token_number(int64 number)
+{
+	/* nobody draws one meanwhile */
+	Relation	rel = relation_open(idem_tables()->tokens, ShareRowExclusiveLock);
+
+	if (lease_token_number() < number)
+	{
+		Oid			save_user;
+		int			save_context;
+
+		/* who may not set it otherwise may raise it so */
+		GetUserIdAndSecContext(&save_user, &save_context);
+		SetUserIdAndSecContext(rel->rd_rel->relowner, save_context | SECURITY_LOCAL_USERID_CHANGE);
+		DirectFunctionCall2(setval_oid, ObjectIdGetDatum(RelationGetRelid(rel)),
+							Int64GetDatum(number));
+		SetUserIdAndSecContext(save_user, save_context);
+	}
+	relation_close(rel, NoLock);
 }
 
 /*

@@ -50,6 +50,49 @@ standby_confirmed(XLogRecPtr lsn)
 }
 
 /*
+ * Write a record, and wait until it is as durable as a commit of our own would
+ * be.  False if no standby has confirmed it, and none need.
+ */
+static bool
+wait_through_now(void)
+{
+	static char data = 0;
+	XLogRecPtr	lsn;
+
+	XLogBeginInsert();
+	XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
+
+	/*
+	 * Not of no data: a standby applies a record that is but a header only
+	 * once more follows, which on an idle server may take minutes.
+	 */
+	XLogRegisterData(&data, sizeof(data));
+	lsn = XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+	XLogFlush(lsn);
+	if (!SyncRepRequested() ||
+		SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0')
+		return false;
+
+	HOLD_INTERRUPTS();
+	SyncRepWaitForLSN(lsn, true);
+	RESUME_INTERRUPTS();
+
+	/*
+	 * A cancelled wait ends with no more than a warning, and one that finds
+	 * no standby configured after all has confirmed nothing.
+	 */
+	if (standby_confirmed(lsn))
+		return true;
+	if (SyncRepStandbyNames[0] != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling replay that waits for synchronous replication"),
+				 errdetail("The key was completed on this server, but that might not have been replicated to a standby."),
+				 errhint("Retry; the replay is given once a standby has confirmed it.")));
+	return false;
+}
+
+/*
  * Wait until the commit of this transaction, seen as committed, is as durable
  * as a commit of our own would be.  If its row is frozen, the transaction may
  * be forgotten, and the freezing, at that place in the log, stands for it.
@@ -67,7 +110,6 @@ replay_wait_durable(TransactionId winner, XLogRecPtr frozen)
 	FullTransactionId next;
 	TransactionId oldest_running;
 	XLogRecPtr	lsn;
-	static char data = 0;
 
 	if (TransactionIdIsCurrentTransactionId(winner))
 		return;
@@ -93,26 +135,7 @@ replay_wait_durable(TransactionId winner, XLogRecPtr frozen)
 	/* in this order: what ended before the one is written before the other */
 	oldest_running = GetLatestSnapshot()->xmin;
 	next = ReadNextFullTransactionId();
-	XLogBeginInsert();
-	XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
-
-	/*
-	 * Not of no data: a standby applies a record that is but a header only
-	 * once more follows, which on an idle server may take minutes.
-	 */
-	XLogRegisterData(&data, sizeof(data));
-	lsn = XLogInsert(RM_XLOG_ID, XLOG_NOOP);
-	XLogFlush(lsn);
-
-	HOLD_INTERRUPTS();
-	SyncRepWaitForLSN(lsn, true);
-	RESUME_INTERRUPTS();
-
-	/*
-	 * A cancelled wait ends with no more than a warning, and one that finds
-	 * no standby configured after all has confirmed nothing.
-	 */
-	if (standby_confirmed(lsn))
+	if (wait_through_now())
 	{
 		/* the same number in 64 bits: it is not more than 2^31 behind next */
 		confirmed_before =
@@ -120,10 +143,13 @@ replay_wait_durable(TransactionId winner, XLogRecPtr frozen)
 									 (XidFromFullTransactionId(next) - oldest_running));
 		confirmed_mode = wait_mode();
 	}
-	else if (SyncRepStandbyNames[0] != '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling replay that waits for synchronous replication"),
-				 errdetail("The key was completed on this server, but that might not have been replicated to a standby."),
-				 errhint("Retry; the replay is given once a standby has confirmed it.")));
+}
+
+/*
+ * The same for all that is committed by now.
+ */
+void
+replay_wait_all_durable(void)
+{
+	(void) wait_through_now();
 }

@@ -10,5 +10,6 @@
 #include "access/xlogdefs.h"
 
 extern void replay_wait_durable(TransactionId winner, XLogRecPtr frozen);
+extern void replay_wait_all_durable(void);
 
 #endif							/* IDEM_REPLAY_H */

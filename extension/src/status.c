@@ -101,7 +101,8 @@ idem_status(PG_FUNCTION_ARGS)
 		values[3] = TimestampTzGetDatum(row.claimed_at);
 		values[5] = TimestampTzGetDatum(row.lease_ends_at);
 		values[6] = Int32GetDatum(row.holder_pid);
-		nulls[2] = nulls[3] = nulls[5] = nulls[6] = false;
+		nulls[2] = nulls[3] = nulls[5] = false;
+		nulls[6] = row.holder_pid == 0; /* of another node, from where the key has moved */
 	}
 	else if (living)
 	{

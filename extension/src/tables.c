@@ -94,6 +94,7 @@ static const Oid attempt_layout[] = {
 
 static const Oid transition_layout[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, 0};
 static const Oid guarded_layout[] = {TEXTOID, TEXTOID, 0};
+static const Oid scope_layout[] = {TEXTOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, 0};
 static const Oid state_layout[] = {TEXTOID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID, 0};
 
 const char *
@@ -109,7 +110,7 @@ static void
 forget_tables(Datum arg, Oid relid)
 {
 	bool		ours = !tables_valid || relid == InvalidOid ||
-		relid == tables.ring || relid == tables.pinned.heap ||
+		relid == tables.ring || relid == tables.pinned.heap || relid == tables.scopes.heap ||
 		relid == tables.subscriptions.heap || relid == tables.parked.heap ||
 		relid == tables.attempts.heap || relid == tables.transitions ||
 		relid == tables.guarded_topics || relid == tables.outbox_states.heap;
@@ -300,6 +301,8 @@ find_tables(void)
 	tables.pinned_deadline = find_relation(tables.schema, "idem_pinned_deadline");
 	tables.pinned_key = find_relation(tables.schema, "idem_pinned_key");
 	tables.tokens = find_relation(tables.schema, "idem_tokens");
+	tables.scopes.heap = find_table(tables.schema, "idem_scopes", scope_layout);
+	tables.scopes.index = find_relation(tables.schema, "idem_scopes_scope");
 
 	for (int i = 0; i < RING_GENERATIONS; i++)
 	{

@@ -179,6 +179,18 @@ typedef enum StateColumn
 	STATE_COLUMNS = STATE_SINCE
 } StateColumn;
 
+/* columns of idem_scopes */
+typedef enum ScopeColumn
+{
+	SCOPE_SCOPE = 1,
+	SCOPE_STATE,
+	SCOPE_EPOCH,
+	SCOPE_MOVE,
+	SCOPE_POSITION,
+	SCOPE_SINCE,
+	SCOPE_COLUMNS = SCOPE_SINCE
+} ScopeColumn;
+
 /* columns of idem_ring */
 typedef enum RingColumn
 {
@@ -217,6 +229,7 @@ typedef struct Tables
 	Oid			outbox_by_xid[RING_GENERATIONS];	/* index on xid, id */
 	Oid			outbox_ids;		/* sequence */
 	Oid			tokens;			/* sequence */
+	StoreTable	scopes;
 	StoreTable	subscriptions;
 	StoreTable	parked;
 	Oid			parked_due;		/* index of parked on consumer, due_at */

@@ -1,6 +1,6 @@
 -- Every call resolves with bare literals, with untyped parameters and by argument names.
 BEGIN;
-SELECT plan(170);
+SELECT plan(178);
 SET LOCAL client_min_messages = error; -- a test writes, which idem_release would warn of
 
 -- what an untyped parameter is taken for
@@ -74,6 +74,16 @@ SELECT throws_ok($$SELECT idem_stats_reset()$$, '55000', NULL, 'idem_stats_reset
 PREPARE suspects AS SELECT idem_suspects($1);
 SELECT is(pg_temp.parameters('suspects'), '{interval}', 'idem_suspects of untyped parameters');
 SELECT throws_ok($$CALL idem_maintain()$$, '2D000', NULL, 'CALL idem_maintain, found, though not allowed here');
+SELECT throws_ok($$SELECT idem_export('x')$$, '25001', NULL, 'idem_export of 1 literal, found, though not allowed here');
+SELECT throws_ok($$SELECT idem_export('x', 'scan')$$, '25001', NULL, 'of 2');
+SELECT throws_ok($$SELECT idem_export('x', NULL, 10)$$, '25001', NULL, 'of 3');
+SELECT throws_ok($$SELECT idem_export(max_keys => 10, "position" => 'scan', scope => 'x')$$, '25001', NULL, 'by name');
+SELECT throws_ok($$SELECT idem_import('{"scope": "x"}')$$, '25001', NULL, 'idem_import of 1 literal');
+PREPARE exporting AS SELECT idem_export($1, $2, $3);
+SELECT is(pg_temp.parameters('exporting'), '{text,text,integer}', 'idem_export of untyped parameters');
+PREPARE importing AS SELECT idem_import($1);
+SELECT is(pg_temp.parameters('importing'), '{jsonb}', 'idem_import of untyped parameters');
+SELECT throws_ok($$EXECUTE importing ('{"scope": "x"}')$$, '25001', NULL, '... executed');
 CREATE ROLE regress_idem_calls;
 SELECT lives_ok($$SELECT idem_grant('regress_idem_calls', 'app')$$, 'idem_grant of 2 literals');
 

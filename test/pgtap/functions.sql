@@ -1,6 +1,6 @@
 -- What every function is: arguments, defaults, result, and what it promises.
 BEGIN;
-SELECT plan(49);
+SELECT plan(51);
 
 CREATE FUNCTION pg_temp.contract(name text) RETURNS text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', '(' || pg_get_function_arguments(p.oid) || ')',
@@ -99,6 +99,9 @@ SELECT is(pg_temp.contract('idem_machine_dot'), '(machine text) -> text / C VOLA
 SELECT is(pg_temp.contract('idem_guards'),
 	'(OUT tbl regclass, OUT state_column text, OUT machine text, OUT topic text, OUT enabled boolean, OUT stray_rows bigint'
 	') -> SETOF record / C VOLATILE PARALLEL UNSAFE', 'idem_guards');
+SELECT is(pg_temp.contract('idem_export'),
+	'(scope text, "position" text DEFAULT NULL::text, max_keys integer DEFAULT 1000) -> jsonb / C VOLATILE PARALLEL UNSAFE', 'idem_export');
+SELECT is(pg_temp.contract('idem_import'), '(page jsonb) -> text / C VOLATILE PARALLEL UNSAFE', 'idem_import');
 SELECT is(pg_temp.contract('idem_maintain'),
 	'() -> / C VOLATILE PARALLEL UNSAFE PROCEDURE', 'idem_maintain');
 SELECT is(pg_temp.contract('idem_verify'),

@@ -28,6 +28,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 	'view idem_keys', 'view idem_holders', 'view idem_stores',
 	'function idem_counters()', 'view idem_stats', 'function idem_stats_reset()',
 	'function idem_suspects(interval)', 'function idem_next_xid()',
+	'function idem_export(text,text,integer)', 'function idem_import(jsonb)', 'table idem_scopes',
 	'function idem_maintain()',
 	'function idem_verify()',
 	'function idem_grant(name,text)',
@@ -62,7 +63,7 @@ SELECT set_eq('SELECT object FROM pg_temp.member', ARRAY[
 ], 'the extension''s objects');
 SELECT is_empty($$SELECT object FROM pg_temp.member WHERE object !~ '^\w+ idem_'$$, 'all are called idem_something');
 SELECT set_eq($$SELECT tgname::text || ' on ' || tgrelid::regclass FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member)$$,
-	'{idem_handlers_check on idem_pinned,idem_ring_changed on idem_ring,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox,idem_transition_check on idem_transitions,idem_transition_truncate on idem_transitions,idem_transition_strands on idem_transitions,idem_transitions_changed on idem_transitions,idem_guarded_topics_changed on idem_guarded_topics,idem_replicated on idem_ring,idem_replicated on idem_pinned,idem_replicated on idem_outbox_0,idem_replicated on idem_outbox_1,idem_replicated on idem_outbox_2,idem_replicated on idem_positions_0,idem_replicated on idem_positions_1,idem_replicated on idem_positions_2}'::text[], 'and its triggers');
+	'{idem_handlers_check on idem_pinned,idem_ring_changed on idem_ring,idem_scopes_changed on idem_scopes,idem_outbox_insert on idem_outbox,idem_outbox_refuse on idem_outbox,idem_outbox_refuse_row on idem_outbox,idem_transition_check on idem_transitions,idem_transition_truncate on idem_transitions,idem_transition_strands on idem_transitions,idem_transitions_changed on idem_transitions,idem_guarded_topics_changed on idem_guarded_topics,idem_replicated on idem_ring,idem_replicated on idem_pinned,idem_replicated on idem_outbox_0,idem_replicated on idem_outbox_1,idem_replicated on idem_outbox_2,idem_replicated on idem_positions_0,idem_replicated on idem_positions_1,idem_replicated on idem_positions_2}'::text[], 'and its triggers');
 SELECT set_eq($$SELECT DISTINCT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member) AND tgenabled = 'R'$$,
 	'{idem_replicated}'::text[], 'one of them for replicas alone');
 SELECT set_eq($$SELECT tgname::text FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_temp.member) AND tgenabled = 'A'$$,
@@ -104,6 +105,7 @@ $$, $$VALUES
 	('idem_parked', 'f', 'p', NULL, NULL),
 	('idem_attempts', 'f', 'p', NULL, NULL),
 	('idem_pinned', 'f', 'p', NULL, NULL),
+	('idem_scopes', 'f', 'p', NULL, NULL),
 	('idem_ring', 'f', 'p', NULL, NULL)
 $$, 'tables: autovacuum off in the ring, replica identity full but where there are many changes');
 SELECT set_eq($$
@@ -124,6 +126,7 @@ $$, $$
 	                  'CREATE INDEX idem_parked_id ON %I.idem_parked USING btree (consumer, slot, id)',
 	                  'CREATE INDEX idem_parked_due ON %I.idem_parked USING btree (consumer, due_at)',
 	                  'CREATE INDEX idem_attempts_batch ON %I.idem_attempts USING btree (consumer, lane, batch)',
+	                  'CREATE UNIQUE INDEX idem_scopes_scope ON %I.idem_scopes USING btree (scope)',
 	                  'CREATE UNIQUE INDEX idem_subscriptions_consumer ON %I.idem_subscriptions USING btree (consumer)',
 	                  'CREATE UNIQUE INDEX idem_transitions_rule ON %I.idem_transitions USING btree (machine, from_state, to_state) NULLS NOT DISTINCT WHERE (NOT shipped)',
 	                  'CREATE UNIQUE INDEX idem_guarded_topics_topic ON %I.idem_guarded_topics USING btree (topic)',

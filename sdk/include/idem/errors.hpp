@@ -40,6 +40,8 @@ inline constexpr std::string_view key_cancelled = "ID014";        // confirm of 
 inline constexpr std::string_view handler_not_callable = "ID015"; // a compensation is gone, or may not be called
 inline constexpr std::string_view not_in_batch = "ID016";         // nack of a message not in the batch, or nacked
 inline constexpr std::string_view lease_lost = "ID017";           // a token that does not hold the key any more
+inline constexpr std::string_view scope_away = "ID018";    // the scope is at another node, or on its way: route again
+inline constexpr std::string_view scope_differs = "ID019"; // what has arrived of a scope is not what was sent
 
 // Standard codes that the SDK itself raises or acts on.
 inline constexpr std::string_view serialization_failure = "40001"; // run and consumer try again
