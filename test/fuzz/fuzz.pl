@@ -138,7 +138,12 @@ my %wild = (
 # What an argument of that name is usually given.
 my %likely = (
 	key => sub { quote('k' . int rand 9) },
-	scope => sub { pick("''", "'s1'", "'nested'") },
+	scope => sub { pick("''", "''", "'s1'", "'nested'", "'moving'") },
+	position => sub { quote(pick(qw(close scan check))) },
+	page => sub {
+		my $position = pick('"close", "encoding": "UTF8", "token_number": "5"', '"scan", "next": "check", "keys": []', '"check", "at": "0", "count": "0", "sum": "0"');
+		quote(qq({"scope": "moving", "epoch": "@{[ int rand 4 ]}", "move": "m", "position": $position}));
+	},
 	topic => sub { pick("'t1'", "'t2'") },
 	consumer => sub { quote('c' . int rand 4) },
 	machine => sub { pick("'order'", "'order'", "'m1'") },
@@ -193,6 +198,8 @@ sub call # a call's text, and its function
 	my $f = pick(@functions);
 	my $n = @{ $f->{types} };
 	my @values = map { value($f->{types}[$_], $f->{names}[$_]) } 0 .. $n - 1;
+	# most keys are to stay here
+	$values[0] = "'moving'" if $f->{name} eq 'idem_export';
 	my $given = $f->{least} + int rand($n - $f->{least} + 1);
 	if (rand() < 0.5 && $f->{kind} eq 'f' && $n)
 	{
@@ -238,7 +245,7 @@ sub around # statements on what the functions work on
 		"UPDATE $table SET state = $state WHERE id " . pick('=', '<', '>=') . " $id", "UPDATE $table SET id = id + 1", "DELETE FROM $table WHERE id = $id",
 		"MERGE INTO $table AS t USING (SELECT $id AS id) AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET state = $state WHEN NOT MATCHED THEN INSERT (id, state) VALUES (s.id, 'created')",
 		"INSERT INTO $table (id, state) VALUES ($id, 'created') ON CONFLICT (id) DO UPDATE SET state = $state",
-		"SELECT * FROM $view", "SELECT count(*) FROM $view", "SELECT * FROM $view LIMIT 1",
+		"UPDATE idem_scopes SET state = 'here'", "SELECT * FROM $view", "SELECT count(*) FROM $view", "SELECT * FROM $view LIMIT 1",
 		"INSERT INTO idem_outbox (topic, key, type, payload, headers) VALUES ($topic, " . join(', ', value('text', 'key'), value('text', 'state'), value('jsonb', ''), value('jsonb', '')) . ') RETURNING id',
 		"INSERT INTO fuzz.numbers SELECT id FROM idem_outbox ORDER BY random() LIMIT 3", "INSERT INTO fuzz.numbers SELECT id FROM idem_dead_letters",
 		"INSERT INTO idem_outbox (topic, payload) SELECT 't1', to_jsonb(n) FROM generate_series(1, 20) AS n", "UPDATE idem_outbox SET topic = 'x'", "DELETE FROM idem_outbox",
@@ -414,8 +421,8 @@ sub fingerprints # PAIRS: how many are equal, how many are not, and those of whi
 SET client_encoding = 'UTF8';
 CREATE FUNCTION fuzz.same(a jsonb, b jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM idem_claim('fingerprint', a), idem_complete('fingerprint', 'null');
-	RETURN (idem_claim('fingerprint', b)).status = 'completed';
+	PERFORM idem_claim('k', a, 'fingerprints'), idem_complete('k', 'null', 'fingerprints');
+	RETURN (idem_claim('k', b, 'fingerprints')).status = 'completed';
 END$$;
 SQL
 	# each in a transaction of its own, of which nothing is left
