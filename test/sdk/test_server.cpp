@@ -70,6 +70,8 @@ TYPED_TEST(server_faults, a_commit_that_may_not_be_replicated_is_in_doubt) {
     const auto standby = [&](const std::string& names) {
         admin.exec("ALTER SYSTEM SET synchronous_standby_names = '" + names + "'");
         admin.exec("SELECT pg_reload_conf()");
+        while (admin.value("SHOW synchronous_standby_names") != names) {}
+        admin.exec("CHECKPOINT"); // that process tells all others whether there is one to wait for
     };
     const auto cancel = [&] { // the one that waits for the standby
         while (admin.value("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") ==
