@@ -120,13 +120,21 @@ void relay::work(lane& mine) noexcept {
 }
 
 void relay::add_lanes(std::int64_t count) {
-    for (auto nr = static_cast<std::int64_t>(lanes_.size()); nr < count; ++nr) {
-        lane& added = *lanes_.emplace_back(std::make_unique<lane>(*this, nr));
-        {
-            const std::lock_guard lock{turn_};
-            ++working_;
+    auto nr = static_cast<std::int64_t>(lanes_.size());
+    const auto to_begin = [&] { return static_cast<std::size_t>(std::max<std::int64_t>(count - nr, 0)); };
+    {
+        const std::lock_guard lock{turn_};
+        working_ += to_begin(); // all of them count before the first one can be done
+    }
+    try {
+        for (; nr < count; ++nr) {
+            lane& added = *lanes_.emplace_back(std::make_unique<lane>(*this, nr));
+            added.thread = std::thread{[this, &added] { work(added); }};
         }
-        added.thread = std::thread{[this, &added] { work(added); }};
+    } catch (...) {
+        const std::lock_guard lock{turn_};
+        working_ -= to_begin();
+        throw;
     }
 }
 

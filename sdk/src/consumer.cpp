@@ -144,8 +144,9 @@ bool consumer::work_on_next_batch(bool until_empty) {
         unsettled_ = got.held || got.wrote;
         batch_ = std::move(got.messages);
     } catch (const error& refused) {
-        if (options.wait.count() == 0 || refused.sqlstate() != query_canceled) throw;
-        end_transaction(); // our stop(), a statement_timeout, or a DBA: the wait is over
+        const bool waited = options.wait.count() > 0;
+        if (refused.sqlstate() != query_canceled || (!waited && !stopped())) throw;
+        end_transaction(); // our stop(), or of a wait a statement_timeout, or a DBA: it is over
         return false;
     }
     if (stopped()) { // too late to be cancelled, but not worked on
