@@ -25,12 +25,11 @@ execute() {
 }
 execute_script() { # WORK CONTESTANT ROUND REQUESTS
     if [[ $2 = *_many ]]; then
-        measure "$@" many_of_500 "$2" $(($4 / clients / 500))
+        measure "$@" many_of_500 "$2" $(($4 / 500))
     else
         script "$@"
     fi
 }
 many_of_500() { # CONTESTANT CALLS
-    pgbench -n -M prepared -c "$clients" -j 2 -t "$2" -f "bench/tx/$1.sql" "$db" |
-        awk '/^tps = / { $3 *= 500 } { print }'
+    transactions "$1" "$2" | awk '/^tps = / { $3 *= 500 } { print }'
 }

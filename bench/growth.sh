@@ -21,16 +21,15 @@ hundred_script() { # WORK CONTESTANT ROUND REQUESTS
     (
         eval "$(scripts/server env hundred)"
         db=$2
-        measure "$@" pgbench_idem "$4"
+        measure "$@" transactions idem "$4"
     )
 }
-pgbench_idem() { pgbench -n -M prepared -c "$clients" -j 2 -t $(($1 / clients)) -f bench/tx/idem.sql "$db"; }
 
 # With p99, of a log that has each transaction.
 logged() { # SCRIPT REQUESTS
     local dir
     dir=$(mktemp -d)
-    pgbench -n -M prepared -c "$clients" -j 2 -t $(($2 / clients)) -l --log-prefix="$dir/log" -f "bench/tx/$1.sql" "$db"
+    transactions "$1" "$2" -l --log-prefix="$dir/log"
     awk '{ print $3 }' "$dir"/log* | sort -n | awk '{ v[NR] = $1 } END { print "p99_ms = " v[int(NR * .99)] / 1000 }'
     rm -rf "$dir"
 }

@@ -13,14 +13,10 @@ counters() {
     scripts/server destroy counting
 }
 counters_script() { # WORK CONTESTANT ROUND REQUESTS
-    local tps
-    tps=$(
+    (
         [ "$2" = not_counted ] || eval "$(scripts/server env counting)"
-        sql -c 'TRUNCATE orders' -c CHECKPOINT
-        pgbench -n -M prepared -c "$clients" -j 2 -t $(($4 / clients)) -f bench/tx/idem.sql "$db" | awk '/^tps = / { print $3 }'
+        measure "$@" transactions idem "$4"
     )
-    sample "$1" "$2" "$3" tps "$tps"
-    say "$(printf '%-10s  round %d of %d  %-14s %8.0f /s' "$1" "$3" "$rounds" "$2" "$tps")"
 }
 
 # Latency of claims, 4,000 a second: while a full generation is retired and truncated, and in the quiet around it. It is the

@@ -31,6 +31,7 @@
 #include "json.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "sequence.h"
 #include "stats.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -137,15 +138,6 @@ next_token(void)
 }
 
 /*
- * The number of the token drawn last, and perhaps of one to come.
- */
-int64
-lease_token_number(void)
-{
-	return nextval_internal(idem_tables()->tokens, false);
-}
-
-/*
  * Draw only greater ones: the keys of another node, with their tokens, are to
  * be ours, and whoever had one of them before must not find it again.
  */
@@ -154,19 +146,14 @@ lease_pass_token_number(int64 number)
 {
 	/* nobody draws one meanwhile */
 	Relation	rel = relation_open(idem_tables()->tokens, ShareRowExclusiveLock);
+	Oid			save_user;
+	int			save_context;
 
-	if (lease_token_number() < number)
-	{
-		Oid			save_user;
-		int			save_context;
-
-		/* who may not set it otherwise may raise it so */
-		GetUserIdAndSecContext(&save_user, &save_context);
-		SetUserIdAndSecContext(rel->rd_rel->relowner, save_context | SECURITY_LOCAL_USERID_CHANGE);
-		DirectFunctionCall2(setval_oid, ObjectIdGetDatum(RelationGetRelid(rel)),
-							Int64GetDatum(number));
-		SetUserIdAndSecContext(save_user, save_context);
-	}
+	/* who may not set it otherwise may raise it so */
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner, save_context | SECURITY_LOCAL_USERID_CHANGE);
+	sequence_reach(RelationGetRelid(rel), number);
+	SetUserIdAndSecContext(save_user, save_context);
 	relation_close(rel, NoLock);
 }
 

@@ -30,7 +30,6 @@ extern bool lease_is_own(const KeyRow *row);
 extern int64 lease_ttl(const KeyRow *row);
 extern void lease_begin(const IdemKey *key, KeyRow *row, bool takeover,
 						int64 lease, int64 ttl);
-extern int64 lease_token_number(void);
 extern void lease_pass_token_number(int64 number);
 extern void lease_settle(KeyRow *row, Datum response, int64 ttl);
 extern void lease_complete(IdemKey *key, int64 token, Datum response);

@@ -44,6 +44,7 @@
 #include "miscadmin.h"
 #include "replay.h"
 #include "row.h"
+#include "sequence.h"
 #include "tables.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -563,7 +564,7 @@ close_scope(const IdemKey *scope)
 
 	state = begin_json(scope, epoch, move, AT_CLOSE);
 	put_text(&state, "encoding", GetDatabaseEncodingName());
-	put_int64(&state, "token_number", lease_token_number());
+	put_int64(&state, "token_number", sequence_last(idem_tables()->tokens));
 	return finish_page(state);
 }
 
