@@ -32,7 +32,7 @@ ready() { # FILE…: load, unless a kept server has just that, or no keys are wa
 
 # ---- the parts ----
 
-throughput() { alternate script throughput "$requests" bare floor idiom idem idem_from idem_request; }
+throughput() { alternate script throughput "$requests" bare floor idiom idem idem_from idem_request idiom_returning idem_returning; }
 wal() {
     local rounds=1
     alternate script wal "$wal_requests" idem idiom
