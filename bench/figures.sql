@@ -28,6 +28,7 @@ FROM (VALUES
     (2, 'claim + order + complete, tps: idem / floor, the order and one plain row with the key', 'throughput', 'tps', 'idem', 'floor', 0.93, NULL),
     (2.1, 'the same: idem / the order alone, unprotected', 'throughput', 'tps', 'idem', 'bare', 0.78, NULL),
     (5.1, 'C++ loop over a link of 1 ms each way: idem / idiom from libpqxx', 'link', 'tps', 'idem', 'idiom', 1.6, NULL),
+    (5.2, 'the same, the order as run''s last statement', 'link', 'tps', 'idem_last', 'idiom', 1.6, NULL),
     (12.1, '64 publishers, 16 consumers, messages/s: idem / PgQ', 'crowd', 'tps', 'idem', 'pgq', 1.2, NULL),
     (22.1, 'the same: idem_execute_many / an unprotected set-based INSERT', 'execute', 'tps', 'execute_many', 'insert_many', 0.5, NULL),
     (25, 'claim + order + complete, tps: 100 million live keys / none', 'hundred', 'tps', 'hundred', 'none', 0.85, NULL),

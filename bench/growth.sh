@@ -6,13 +6,13 @@ hundred() {
     local keys=$many
     sql -d bench -c "INSERT INTO setup VALUES ('keys of hundred', '$keys'), ('shared_buffers of hundred', '2GB')"
     scripts/server destroy hundred
-    scripts/server start hundred 'shared_buffers = 2GB' 'max_wal_size = 24GB' 'checkpoint_timeout = 1h' \
+    scripts/server start hundred 'shared_buffers = 2GB' 'max_wal_size = 8GB' 'checkpoint_timeout = 1h' \
         'maintenance_work_mem = 1GB' 'max_connections = 300'
     (
         eval "$(scripts/server env hundred)"
         database none
         database hundred
-        load idem
+        load idem idem_current
     )
     alternate hundred_script hundred "$requests" none hundred
     scripts/server destroy hundred
@@ -41,7 +41,7 @@ growth_keys() {
     for ((keys = 10000; keys <= many; keys *= 10)); do
         at=$keys
         database growth
-        load idem idiom
+        load idem idem_current idiom
         for contestant in idem idiom; do
             sample growth_keys "$contestant" 1 bytes "$(sql -A -c "SELECT sum(pg_total_relation_size(oid)) / $keys FROM pg_class
                 WHERE relkind = 'r' AND relname ~ '^${contestant}_keys'")"
@@ -56,7 +56,7 @@ growth_keys() {
 growth_clients() {
     local db keys=1000000 at rounds=3 clients
     database growth
-    load idem idiom floor
+    load idem idem_current idiom floor
     for ((clients = 1; clients <= 256; clients *= 2)); do
         at=$clients
         alternate logged_script growth_clients "$requests" idem idiom floor

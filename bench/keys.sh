@@ -15,15 +15,18 @@ load() { # FILE…, side by side, into $db
         [ $((++waited % 20)) -ne 0 ] || say "  $(sql -A -c "SELECT pg_size_pretty(pg_database_size('$db'))") so far"
     done
     for pid in "${pids[@]}"; do wait "$pid"; done
-    sql -o /dev/null -c "SELECT pg_prewarm(oid) FROM pg_class WHERE relkind = 'i' AND oid >= 16384" # what is no catalog
+    warm
     sql -c "INSERT INTO loaded VALUES ($keys, '$*')"
 }
+
+warm() { sql -o /dev/null -c "SELECT pg_prewarm(oid) FROM pg_class WHERE relkind = 'i' AND oid >= 16384"; } # what is no catalog
 
 ready() { # FILE…: load, unless a kept server has just that, or no keys are wanted
     local have
     have=$(sql -A -c "SELECT keys || ' ' || files FROM loaded" 2>/dev/null) || :
     if [ "$have" = "$keys $*" ] || { [ $# -eq 0 ] && [ -n "$have" ]; }; then
         sql -c 'TRUNCATE sample'
+        warm
         return
     fi
     database bench
@@ -38,7 +41,7 @@ wal() {
     alternate script wal "$wal_requests" idem idiom
 }
 replay() { alternate script replay "$requests" idem_replay idiom_replay; }
-sdk() { alternate sdk_loop sdk $((requests / 2)) plain idiom idem; }
+sdk() { alternate sdk_loop sdk $((requests / 2)) plain idiom idem idem_last; }
 sdk_loop() { PGHOST=127.0.0.1 PGDATABASE=bench measure "$@" build/sdk/bench/sdk_loop "$2" "$clients" "$4"; }
 # The same over a link of a millisecond each way.
 link() {
@@ -48,7 +51,7 @@ link() {
     link=$!
     until [ -s "$out" ]; do kill -0 "$link" && sleep 0.1; done
     port=$(cat "$out")
-    alternate link_loop link $((requests / 40)) plain idiom idem
+    alternate link_loop link $((requests / 16)) plain idiom idem idem_last
     kill "$link"
     rm -f "$out"
 }

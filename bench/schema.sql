@@ -15,6 +15,17 @@ CREATE TABLE orders (
 CREATE FUNCTION loaded_key(i bigint) RETURNS text LANGUAGE SQL IMMUTABLE PARALLEL SAFE
 RETURN (100000000000000 + i * 87178291199 % 900000000000000)::text || '-4e1d-91b7-c2a60f3-ld';
 
+-- Keys number last down to first, evenly over 24 hours, :keys in all.
+CREATE FUNCTION load_generation(generation regclass, first bigint, last bigint, keys bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format(
+        'INSERT INTO %s (digest, claimed_at, completed_at, expires_at, scope, key, response)
+         SELECT idem_digest(key), at, at, at + ''24 h'', '''', key, ''{"order": 4711, "status": "created"}''
+         FROM (SELECT loaded_key(i) AS key, now() - ''24 h''::interval * i / $3 AS at
+               FROM (SELECT generate_series($2, $1, -1) AS i) AS n) AS r', generation)
+    USING first, last, keys;
+END $$;
+
 CREATE TABLE loaded (keys bigint NOT NULL, files text NOT NULL);
 CREATE TABLE setup (name text NOT NULL, value text NOT NULL);
 CREATE TABLE sample (

@@ -1,11 +1,13 @@
-// The same order loop three times: sdk_loop plain|idiom|idem CLIENTS REQUESTS
-// "plain" is the order alone with libpq, "idiom" has the key written by hand with libpqxx, "idem" is idem::run.
+// The same order loop four times: sdk_loop plain|idiom|idem|idem_last CLIENTS REQUESTS
+// "plain" is the order alone with libpq, "idiom" has the key written by hand with libpqxx, "idem" is idem::run, and
+// "idem_last" leaves it the order as its last statement, which makes the response.
 // Connects as libpq's environment says, prints requests a second.
 #include <idem/idem.hpp>
 
 #include <libpq-fe.h>
 #include <pqxx/pqxx>
 
+#include <algorithm>
 #include <array>
 #include <barrier>
 #include <chrono>
@@ -55,10 +57,14 @@ void idiom(pqxx::connection& connection, const std::string& customer) {
     tx.commit();
 }
 
-void with_idem(idem::client& client, const std::string& customer) {
+void with_idem(idem::client& client, const std::string& customer, bool last) {
     const std::string key = customer + "-91b7-c2a60f3e-sdk";
     const std::string request = R"({"customer": )" + customer + R"(, "item": "white hanging heart", "amount": 15.30})";
-    const auto outcome = idem::run(client, key, request, [&](idem::transaction& tx) {
+    const auto outcome = idem::run(client, key, request, [&](idem::transaction& tx) -> idem::work_result {
+        if (last)
+            return idem::last_statement{std::string{insert_order} +
+                                            " RETURNING jsonb_build_object('order', id, 'status', 'created')",
+                                        {customer, "white hanging heart", "15.30"}};
         tx.exec(insert_order, {customer, "white hanging heart", "15.30"});
         return R"({"order": 4711, "status": "created"})";
     });
@@ -73,7 +79,10 @@ std::function<void(const std::string&)> worker(const std::string& contestant) {
         return [connection](const std::string& customer) { idiom(*connection, customer); };
     }
     auto client = std::make_shared<idem::client>(std::string{});
-    if (contestant == "idem") return [client](const std::string& customer) { with_idem(*client, customer); };
+    if (contestant.starts_with("idem")) {
+        const bool last = contestant == "idem_last";
+        return [client, last](const std::string& customer) { with_idem(*client, customer, last); };
+    }
     return [client](const std::string& customer) { plain(client->connection(), customer); };
 }
 
@@ -109,8 +118,9 @@ double requests_per_second(const std::string& contestant, int clients, int reque
 int main(int argc, char** argv) {
     try {
         const std::vector<std::string> args(argv + 1, argv + argc);
-        if (args.size() != 3 || (args[0] != "plain" && args[0] != "idiom" && args[0] != "idem")) {
-            std::fputs("usage: sdk_loop plain|idiom|idem CLIENTS REQUESTS\n", stderr);
+        constexpr std::array contestants{"plain", "idiom", "idem", "idem_last"};
+        if (args.size() != 3 || std::ranges::find(contestants, args[0]) == contestants.end()) {
+            std::fputs("usage: sdk_loop plain|idiom|idem|idem_last CLIENTS REQUESTS\n", stderr);
             return 2;
         }
         std::printf("tps = %.1f\n", requests_per_second(args[0], std::stoi(args[1]), std::stoi(args[2])));

@@ -12,6 +12,7 @@
 #include <random>
 #include <thread>
 #include <utility>
+#include <variant>
 
 namespace idem {
 
@@ -53,6 +54,19 @@ std::string prepare_sql() {
 std::string execute_sql(std::string_view name, std::initializer_list<std::string_view> arguments) {
     return "EXECUTE " + detail::call_sql(name, arguments);
 }
+
+// A last statement has parameters, and is one message all the same; so it is prepared each time. Its name is free again
+// when the transaction ends, whichever way, for then a pooler may give its connection to others. No row makes a NULL,
+// which the completion refuses, and two are an error of the subquery.
+constexpr std::string_view last_name = "\"idem_last_" IDEM_VERSION "\"";
+std::string prepare_last_sql(const last_statement& last) {
+    const std::size_t count = last.parameters.size();
+    const std::string key = "$" + std::to_string(count + 1), scope = "$" + std::to_string(count + 2);
+    std::string sql = "PREPARE ";
+    sql.append(last_name).append(" AS WITH last_statement (response) AS (").append(detail::no_zero_byte(last.sql));
+    return sql + "\n) " + detail::complete_sql(key, "(SELECT response::jsonb FROM last_statement)", scope) + "; ";
+}
+std::string deallocate_last_sql() { return std::string{"DEALLOCATE "}.append(last_name); }
 
 } // namespace
 
@@ -106,8 +120,7 @@ private:
         in_doubt_ = ours_may_hold_it_ = false;
         if (attempts_ > 0 && attempts_ >= options_.max_attempts) std::rethrow_exception(failure_);
         ++attempts_;
-        const std::string response = work_.body(client_, options_.response_timeout);
-        return commit(response);
+        return commit(work_.body(client_, options_.response_timeout));
     }
 
     claim_result begin() {
@@ -154,28 +167,45 @@ private:
         return true;
     }
 
-    std::optional<outcome> commit(const std::string& response) {
-        PGconn* const connection = client_.connection();
-        check_open(connection);
+    std::string completed_with(const std::string& response) {
         const std::string key = quote(key_), stored = quote(response), scope = quote(options_.scope);
         const std::string complete = client_.statements_ == client::statements::prepared
                                          ? execute_sql(complete_name, {key, stored, scope})
                                          : complete_sql(key, stored, scope);
+        return complete + "; COMMIT";
+    }
+
+    std::string completed_with(const last_statement& last) {
+        std::string sql = prepare_last_sql(last);
+        sql.append("EXECUTE ").append(last_name).append("(");
+        for (const auto& parameter : last.parameters) sql.append(parameter ? quote(*parameter) : "NULL").append(",");
+        sql.append(quote(key_)).append(",").append(quote(options_.scope)).append("); ");
+        last_prepared_ = true;
+        return sql + deallocate_last_sql() + "; COMMIT";
+    }
+
+    std::optional<outcome> commit(const work_result& worked) {
+        PGconn* const connection = client_.connection();
+        check_open(connection);
+        const std::string complete = std::visit([this](const auto& with) { return completed_with(with); }, worked);
         bool replicated = true; // as far as we know
         reply answer;
         {
             const detail::replication_watch watch{connection};
-            answer = ask(connection, complete + "; COMMIT", options_.response_timeout);
+            answer = ask(connection, complete, options_.response_timeout);
             replicated = !watch.warned();
         }
         const std::string trouble = message_of(connection);
         if (!answer.whole) client_.disconnect();
 
         const auto says_commit = [](const result& each) { return each.tag() == "COMMIT"; };
-        if (replicated && std::any_of(answer.results.begin(), answer.results.end(), says_commit))
-            return outcome{run_status::executed, std::string{answer.results.front().text(0, 0)}, attempts_, doubts_};
+        const auto has_row = [](const result& each) { return each.rows() > 0; };
+        if (replicated && std::any_of(answer.results.begin(), answer.results.end(), says_commit)) {
+            const auto stored = std::find_if(answer.results.begin(), answer.results.end(), has_row);
+            return outcome{run_status::executed, std::string{stored->text(0, 0)}, attempts_, doubts_};
+        }
         if (replicated && answer.whole) { // refused, by an error or by a ROLLBACK in COMMIT's place
-            again_unprepared_ = unprepared_by(answer);
+            again_unprepared_ = !last_prepared_ && unprepared_by(answer);
             answer.check(connection);
             throw error{"COMMIT was answered with ROLLBACK", "40000"};
         }
@@ -217,7 +247,8 @@ private:
             const PGTransactionStatusType status = PQtransactionStatus(connection);
             if (status == PQTRANS_IDLE) return;
             const bool open = status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
-            if (open && ask(connection, "ROLLBACK", options_.response_timeout).whole) return;
+            const std::string rest = std::exchange(last_prepared_, false) ? "; " + deallocate_last_sql() : "";
+            if (open && ask(connection, "ROLLBACK" + rest, options_.response_timeout).whole) return;
         } catch (...) {} // out of memory: the connection is dropped
         client_.disconnect();
     }
@@ -277,6 +308,7 @@ private:
     bool in_doubt_ = false;         // a COMMIT of ours has not been answered
     bool ours_may_hold_it_ = false; // a transaction of ours that we lost may still be open on the server
     bool again_unprepared_ = false; // our statement was gone when it came to completing
+    bool last_prepared_ = false;    // the transaction that is open may have taken last_name
     std::string claimed_by_{};      // see run_claim_sql; of our last claim that found the key free
     std::exception_ptr failure_{};  // the last one
 };

@@ -47,7 +47,10 @@ struct in_doubt : testing::TestWithParam<std::tuple<fate, place>> {
             armed = true;
             const auto outcome = idem::run(
                 client, key, R"({"pence":100})",
-                [&](auto& tx) {
+                [&](auto& tx) -> idem::work_result {
+                    if (i % 2 == 1)
+                        return idem::last_statement{
+                            "INSERT INTO " + table + " VALUES ($1) RETURNING jsonb_build_object('key', key)", {key}};
                     tx.exec("INSERT INTO " + table + " VALUES ('" + key + "')");
                     return R"({"key":")" + key + R"("})";
                 },

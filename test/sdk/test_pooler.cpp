@@ -93,3 +93,21 @@ TYPED_TEST(behind_a_pooler, many_share_few_connections) {
         });
     for (std::thread& each : all) each.join();
 }
+
+TYPED_TEST(behind_a_pooler, last_statements_leave_nothing_prepared) {
+    const pooler pool{1};
+    typename TypeParam::client first{pool.conninfo()}, second{pool.conninfo()};
+    const auto last = [](auto& client, const std::string& divisor) {
+        (void)idem::run(client, test::fresh_key("pooled"), idem::unchecked, [&](auto&) {
+            return idem::last_statement{"SELECT to_jsonb(6 / $1::int)", {divisor}};
+        });
+    };
+    for (auto* each : {&first, &second, &first}) {
+        last(*each, "2");
+        EXPECT_EQ(test::thrown([&] { last(*each, "0"); }), "22012");
+        EXPECT_EQ(test::thrown([&] { last(*each, "two"); }), "22P02");
+    }
+    EXPECT_EQ(test::session{pool.conninfo()}.value(
+                  "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'idem_last%'"),
+              "0");
+}

@@ -57,6 +57,17 @@ TYPED_TEST(round_trips, are_no_more_than_without_idempotency) {
     }
 }
 
+TYPED_TEST(round_trips, are_one_less_with_a_last_statement) {
+    const std::string key = test::fresh_key("trips");
+    EXPECT_EQ(this->of([&] {
+        EXPECT_TRUE(idem::run(this->client, key, R"({"a":1})", [](auto& tx) {
+            tx.exec(statement);
+            return idem::last_statement{"SELECT $1::int", {"1"}};
+        }));
+    }),
+              3U);
+}
+
 TYPED_TEST(round_trips, of_a_replay_are_two) {
     const std::string key = test::fresh_key("trips");
     this->of_run(key, 1);

@@ -50,6 +50,56 @@ TYPED_TEST(run, executes_once_and_replays_the_same_bytes) {
     EXPECT_EQ(this->effects(), "1");
 }
 
+TYPED_TEST(run, answers_with_what_its_last_statement_returns) {
+    const auto last = [this](auto&) {
+        ++this->calls;
+        return idem::last_statement{"INSERT INTO run_effects VALUES ($1, $2) -- with a comment\n"
+                                    "RETURNING jsonb_build_object('n', n, 'it''s', $3::text)",
+                                    {this->key, "4711", std::nullopt}};
+    };
+    const auto first = idem::run(this->client, this->key, R"({"a":1})", last);
+    EXPECT_EQ(first.status(), run_status::executed);
+    EXPECT_EQ(first.response(), R"({"n": 4711, "it's": null})");
+    EXPECT_EQ(idem::run(this->client, this->key, R"({"a":1})", last).response(), first.response());
+    EXPECT_EQ(this->calls, 1);
+    EXPECT_EQ(this->effects(), "1");
+
+    // one row of any type that JSON can be made of, also where the text ends in a comment
+    const auto returns = [this](const std::string& sql) {
+        return idem::run(this->client, test::fresh_key("last"), idem::unchecked,
+                         [&](auto&) { return idem::last_statement{sql}; })
+            .response();
+    };
+    EXPECT_EQ(returns("SELECT '{\"b\":1}'::json"), R"({"b": 1})");
+    EXPECT_EQ(returns("VALUES ('[1]') -- all"), "[1]");
+    EXPECT_EQ(returns("WITH two AS (SELECT 2 AS n) SELECT to_jsonb(n) FROM two"), "2");
+}
+
+TYPED_TEST(run, refuses_a_last_statement_that_makes_no_response) {
+    const auto refused = [this](const std::string& sql) {
+        return test::thrown([&] {
+            (void)idem::run(this->client, this->key, idem::unchecked, [&](auto& tx) {
+                tx.exec("INSERT INTO run_effects VALUES ('" + this->key + "')");
+                return idem::last_statement{sql};
+            });
+        });
+    };
+    EXPECT_EQ(refused("UPDATE run_effects SET n = 1 WHERE key = 'nobody' RETURNING '1'::jsonb"), "22004");
+    EXPECT_EQ(refused("SELECT NULL::jsonb"), "22004");
+    EXPECT_EQ(refused("VALUES ('1'), ('2')"), "21000");
+    EXPECT_EQ(refused("SELECT 'no JSON'"), "22P02");
+    EXPECT_EQ(refused("SELEC 1"), "42601");
+    EXPECT_EQ(refused("SELECT 1; COMMIT"), "42601");
+    EXPECT_EQ(refused("SELECT 1 / 0"), "22012");
+    EXPECT_EQ(refused(std::string("SELECT 1\0", 9)), "22021");
+    EXPECT_EQ(this->effects(), "0");
+    EXPECT_EQ(this->direct.status(this->key), "unknown");
+
+    // none of which is in the way of the next
+    EXPECT_TRUE(
+        idem::run(this->client, this->key, idem::unchecked, [](auto&) { return idem::last_statement{"SELECT '1'"}; }));
+}
+
 TYPED_TEST(run, refuses_another_request_under_the_same_key) {
     EXPECT_TRUE(idem::run(this->client, this->key, R"({"a":1})", this->effect()));
     const auto refused = idem::run(this->client, this->key, R"({"a":2})", this->effect());
@@ -206,6 +256,23 @@ TYPED_TEST(run, retries_a_serialization_failure_at_commit) {
     EXPECT_EQ(outcome.status(), run_status::executed);
     EXPECT_EQ(outcome.attempts(), 2);
     EXPECT_EQ(this->effects(), "1");
+}
+
+TYPED_TEST(run, retries_what_its_last_statement_collided_with) {
+    this->direct.exec("INSERT INTO run_effects VALUES ('" + this->key + "', 1)");
+    const auto outcome =
+        idem::run(this->client, this->key, idem::unchecked,
+                  [this](auto& tx) {
+                      ++this->calls;
+                      tx.exec("SELECT 1"); // takes the snapshot
+                      if (this->calls == 1)
+                          this->direct.exec("UPDATE run_effects SET n = n + 1 WHERE key = '" + this->key + "'");
+                      return idem::last_statement{
+                          "UPDATE run_effects SET n = n + 1 WHERE key = $1 RETURNING to_jsonb(n)", {this->key}};
+                  },
+                  {.isolation = idem::isolation::repeatable_read});
+    EXPECT_EQ(outcome.attempts(), 2);
+    EXPECT_EQ(outcome.response(), "3");
 }
 
 TYPED_TEST(run, retries_a_deadlock) {

@@ -300,11 +300,11 @@ inline execution execute(pqxx_client& on, std::string_view handler, std::string_
 template <typename Work>
 outcome run(pqxx_client& on, std::string_view key, std::optional<std::string_view> request, Work&& fn,
             const run_options& options = {}) {
-    const auto body = [&fn](client& open, std::chrono::milliseconds) -> std::string {
+    const auto body = [&fn](client& open, std::chrono::milliseconds) -> work_result {
         pqxx::nontransaction tx{detail::pqxx_connection(open)};
-        std::string response = std::invoke(fn, static_cast<pqxx::transaction_base&>(tx));
+        work_result result = std::invoke(fn, static_cast<pqxx::transaction_base&>(tx));
         tx.commit(); // sends nothing: the transaction is run's
-        return response;
+        return result;
     };
     return detail::run(on.base(), key, request, {body, detail::pqxx_sqlstate_of_current}, options);
 }
