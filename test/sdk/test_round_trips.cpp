@@ -62,7 +62,7 @@ TYPED_TEST(round_trips, are_one_less_with_a_last_statement) {
     EXPECT_EQ(this->of([&] {
         EXPECT_TRUE(idem::run(this->client, key, R"({"a":1})", [](auto& tx) {
             tx.exec(statement);
-            return idem::last_statement{"SELECT $1::int", {"1"}};
+            return idem::last_statement{"SELECT to_jsonb($1::int)", {"1"}};
         }));
     }),
               3U);
