@@ -13,7 +13,7 @@ CREATE TABLE orders (
 -- Loaded key number i: 36 bytes as a UUID has, different from the first on, and easily
 -- computed by pgbench too. Number 1 is the youngest, number :keys will expire in a moment.
 CREATE FUNCTION loaded_key(i bigint) RETURNS text LANGUAGE SQL IMMUTABLE PARALLEL SAFE
-RETURN (100000000000000 + i * 87178291199 % 900000000000000)::text || '-4e1d-91b7-c2a60f3-ld';
+RETURN (100000000000000 + i * 59604644783 % 900000000000000)::text || '-4e1d-91b7-c2a60f3-ld';
 
 -- Keys number last down to first, evenly over 24 hours, :keys in all.
 CREATE FUNCTION load_generation(generation regclass, first bigint, last bigint, keys bigint) RETURNS void LANGUAGE plpgsql AS $$
