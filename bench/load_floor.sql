@@ -5,7 +5,7 @@ CREATE TABLE floor_keys (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO floor_keys
-SELECT loaded_key(i), '{"order": 4711, "status": "created"}', now() - '24 h'::interval * i / :keys
+SELECT loaded_key(i), '{"order": 4711, "status": "created"}', now() - '24 h'::interval * (i / :keys::float8)
 FROM (SELECT generate_series(:keys, 1, -1) AS i) AS n;
 CREATE INDEX ON floor_keys USING hash (key);
 VACUUM ANALYZE floor_keys;

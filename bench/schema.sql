@@ -21,7 +21,7 @@ BEGIN
     EXECUTE format(
         'INSERT INTO %s (digest, claimed_at, completed_at, expires_at, scope, key, response)
          SELECT idem_digest(key), at, at, at + ''24 h'', '''', key, ''{"order": 4711, "status": "created"}''
-         FROM (SELECT loaded_key(i) AS key, now() - ''24 h''::interval * i / $3 AS at
+         FROM (SELECT loaded_key(i) AS key, now() - ''24 h''::interval * (i / $3::float8) AS at
                FROM (SELECT generate_series($2, $1, -1) AS i) AS n) AS r', generation)
     USING first, last, keys;
 END $$;
