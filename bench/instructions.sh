@@ -13,7 +13,7 @@ instructions() {
         eval "$(scripts/server env instructions)"
         createdb "$db"
         sql -f bench/schema.sql -v keys=1 -f bench/load_idiom.sql -f bench/load_floor.sql \
-            -c 'CREATE TABLE two_columns (key text PRIMARY KEY, value text NOT NULL)' -f bench/execute.sql
+            -c 'CREATE TABLE two_columns (key text PRIMARY KEY, value text NOT NULL)' -f bench/execute.sql -f bench/messages.sql
     )
     # shellcheck disable=SC1090 # where it was a moment ago, with the settings that it keeps
     env=$(scripts/server env instructions)
@@ -21,7 +21,8 @@ instructions() {
     scripts/server as-user valgrind --tool=callgrind --trace-children=yes --callgrind-out-file="$output.%p" \
         "$(cd build/pg/root && echo "$PWD$(pg_config --bindir)")/postgres" -D "$PWD/$data" >"$data/../valgrind.log" 2>&1 </dev/null &
     server=$!
-    for contestant in nothing two_columns claim_complete bare floor idiom idem execute_one; do
+    for contestant in nothing two_columns claim_complete bare floor idiom idem idiom_returning idem_returning execute_idiom \
+        execute_one plain_publish idem_publish pgq_publish; do
         sample instructions "$contestant" 1 instructions "$(eval "$env" && instructions_of "$contestant" "$output")"
         say "$(printf '%-10s  %-14s %8.0f each' instructions "$contestant" "$(sql -A -d bench -c "SELECT value FROM sample WHERE work = 'instructions' AND contestant = '$contestant'")")"
     done
