@@ -29,7 +29,7 @@ ready() { # FILE…: load, unless a kept server has just that, or no keys are wa
         warm
         return
     fi
-    database bench
+    database "$db"
     load "$@"
 }
 
