@@ -1,9 +1,10 @@
 # How it all grows, with keys, clients and lanes: sourced by bench/run.
 # shellcheck shell=bash disable=SC2154,SC2034,SC2030,SC2031 # variables of bench/run, some of them changed for one server
 
-# An empty store against a large one, where the memory is small.
+# An empty store against a large one, where the memory is small; a run is a million requests, since after a checkpoint the
+# first change of each of so many pages logs all of it.
 hundred() {
-    local keys=$many
+    local keys=$many rounds=3
     sql -d bench -c "INSERT INTO setup VALUES ('keys of hundred', '$keys'), ('shared_buffers of hundred', '2GB')"
     [ -n "${IDEM_BENCH_KEEP-}" ] || scripts/server destroy hundred
     scripts/server start hundred 'shared_buffers = 2GB' 'max_wal_size = 8GB' 'checkpoint_timeout = 1h' \
@@ -14,7 +15,7 @@ hundred() {
         ready idem idem_current
         database none
     )
-    alternate hundred_script hundred "$requests" none hundred
+    alternate hundred_script hundred "$wal_requests" none hundred
     [ -n "${IDEM_BENCH_KEEP-}" ] || scripts/server destroy hundred
 }
 # The system's cache has what continual load would keep there, and not what the other one's turn has left of it.
