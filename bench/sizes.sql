@@ -1,5 +1,5 @@
 -- What a row of each store takes, with its index entries: psql -X -d SCRATCH -f bench/sizes.sql, in a database of its
--- own. Hash indexes grow in steps, so their share depends on the number of rows.
+-- own.
 \set rows 100000
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;

@@ -23,9 +23,9 @@ CREATE TABLE idem_keys_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_1 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_keys_2 (LIKE idem_keys_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE INDEX idem_keys_0_digest ON idem_keys_0 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_keys_1_digest ON idem_keys_1 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_keys_2_digest ON idem_keys_2 USING hash (digest pg_catalog.int8_ops);
+CREATE INDEX idem_keys_0_digest ON idem_keys_0 USING btree (digest pg_catalog.int8_ops) WITH (deduplicate_items = off);
+CREATE INDEX idem_keys_1_digest ON idem_keys_1 USING btree (digest pg_catalog.int8_ops) WITH (deduplicate_items = off);
+CREATE INDEX idem_keys_2_digest ON idem_keys_2 USING btree (digest pg_catalog.int8_ops) WITH (deduplicate_items = off);
 
 -- rows that may outlive the ring: leases, those with a longer ttl, those that
 -- can be cancelled or have been
@@ -43,7 +43,7 @@ CREATE TABLE idem_pinned (
 	checkpoint pg_catalog.jsonb                     -- {step, state}
 ) USING heap;
 CREATE INDEX idem_pinned_key ON idem_pinned USING hash (key pg_catalog.text_ops);
-CREATE INDEX idem_pinned_digest ON idem_pinned USING hash (digest pg_catalog.int8_ops);
+CREATE INDEX idem_pinned_digest ON idem_pinned USING btree (digest pg_catalog.int8_ops) WITH (deduplicate_items = off);
 CREATE INDEX idem_pinned_expires_at ON idem_pinned USING btree (expires_at pg_catalog.timestamptz_ops);
 CREATE INDEX idem_pinned_deadline ON idem_pinned USING btree (fate pg_catalog.text_ops, deadline pg_catalog.timestamptz_ops);
 
@@ -930,9 +930,9 @@ CREATE TABLE idem_inbox_0 (
 ) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_inbox_1 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
 CREATE TABLE idem_inbox_2 (LIKE idem_inbox_0) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off);
-CREATE INDEX idem_inbox_0_digest ON idem_inbox_0 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_inbox_1_digest ON idem_inbox_1 USING hash (digest pg_catalog.int8_ops);
-CREATE INDEX idem_inbox_2_digest ON idem_inbox_2 USING hash (digest pg_catalog.int8_ops);
+CREATE INDEX idem_inbox_0_digest ON idem_inbox_0 USING btree (digest pg_catalog.int8_ops) WITH (deduplicate_items = off);
+CREATE INDEX idem_inbox_1_digest ON idem_inbox_1 USING btree (digest pg_catalog.int8_ops) WITH (deduplicate_items = off);
+CREATE INDEX idem_inbox_2_digest ON idem_inbox_2 USING btree (digest pg_catalog.int8_ops) WITH (deduplicate_items = off);
 ALTER TABLE idem_inbox_0 REPLICA IDENTITY FULL;
 ALTER TABLE idem_inbox_1 REPLICA IDENTITY FULL;
 ALTER TABLE idem_inbox_2 REPLICA IDENTITY FULL;

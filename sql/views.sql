@@ -28,7 +28,7 @@ SELECT count(*) FROM idem_holders WHERE pid = pg_backend_pid();
 -- looking one key up uses the indexes
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
-EXPLAIN (COSTS OFF) SELECT scope, key, response FROM idem_keys WHERE digest = idem_digest('k') AND key = 'k';
+EXPLAIN (COSTS OFF) SELECT scope, key, response FROM idem_keys WHERE digest = idem_digest('k');
 PREPARE look (text, text) AS SELECT response FROM idem_keys WHERE digest = idem_digest($1, $2);
 SET plan_cache_mode = force_generic_plan;
 EXPLAIN (COSTS OFF) EXECUTE look ('k', '');

@@ -104,7 +104,7 @@ find_in(int generation, int64 digest, const text *source, const text *message_id
 		(void) idem_tables();
 		index = index_open(table->index, AccessShareLock);
 		scan = idem_index_beginscan(heap, index, SnapshotSelf, 1);
-		ScanKeyInit(&key, 1, HTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(digest));
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(digest));
 		index_rescan(scan, &key, 1, NULL, 0);
 		while (!found && index_getnext_slot(scan, ForwardScanDirection, slot))
 		{

@@ -5,8 +5,12 @@
  * Rows are read by SnapshotSelf, as last committed, never by the
  * transaction's own snapshot: the key's lock has settled who wrote before us,
  * and a snapshot taken before that would miss it.  It also keeps the probes
- * out of serializable transactions' predicate locks, which cover whole hash
- * buckets and fail transactions over keys that have nothing in common.
+ * out of serializable transactions' predicate locks, which cover whole index
+ * pages and fail transactions over keys that have nothing in common.
+ *
+ * The index is a b-tree: a hash index keeps 32 bits of the digest, so that of
+ * a hundred million keys one claim in thirty would have to read a stranger's
+ * row, from a page that is in nobody's memory.
  *
  * One lock at a time: TRUNCATE locks the heap before its index, and would
  * find itself in a deadlock with who does it the other way round.
@@ -219,7 +223,7 @@ probe(int generation, const IdemKey *key)
 		return NIL;
 	}
 
-	ScanKeyInit(&digest, 1, HTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&digest, 1, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(key->digest));
 	scan = idem_index_beginscan_bitmap(index, SnapshotSelf, 1);
 	index_rescan(scan, &digest, 1, NULL, 0);

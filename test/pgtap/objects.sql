@@ -112,14 +112,15 @@ SELECT set_eq($$
 	SELECT pg_get_indexdef(indexrelid) COLLATE "default" FROM pg_index WHERE indrelid IN (SELECT objid FROM pg_temp.member)
 $$, $$
 	SELECT format('CREATE INDEX %1$s_%2$s_%3$s ON %4$I.%1$s_%2$s USING %5$s', t, g, suffix, n.nspname, keys)
-	FROM (VALUES ('idem_keys', 'digest', 'hash (digest)'), ('idem_inbox', 'digest', 'hash (digest)'),
+	FROM (VALUES ('idem_keys', 'digest', 'btree (digest) WITH (deduplicate_items=off)'),
+	             ('idem_inbox', 'digest', 'btree (digest) WITH (deduplicate_items=off)'),
 	             ('idem_outbox', 'id', 'btree (id, slot)'), ('idem_outbox', 'xid', 'btree (xid, id)'),
 	             ('idem_positions', 'n', 'btree (consumer, lane, n)'), ('idem_watermarks', 'seq', 'btree (source, lane, seq)')) AS i (t, suffix, keys),
 	     generate_series(0, 2) AS g, pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace
 	WHERE extname = 'idem'
 	UNION ALL
 	SELECT format(index, n.nspname)
-	FROM unnest(ARRAY['CREATE INDEX idem_pinned_digest ON %I.idem_pinned USING hash (digest)',
+	FROM unnest(ARRAY['CREATE INDEX idem_pinned_digest ON %I.idem_pinned USING btree (digest) WITH (deduplicate_items=off)',
 	                  'CREATE INDEX idem_pinned_deadline ON %I.idem_pinned USING btree (fate, deadline)',
 	                  'CREATE INDEX idem_pinned_key ON %I.idem_pinned USING hash (key)',
 	                  'CREATE INDEX idem_pinned_expires_at ON %I.idem_pinned USING btree (expires_at)',
