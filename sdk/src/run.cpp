@@ -55,13 +55,12 @@ std::string execute_sql(std::string_view name, std::initializer_list<std::string
     return "EXECUTE " + detail::call_sql(name, arguments);
 }
 
-// A last statement has parameters, and is one message all the same; so it is prepared each time. Its name is free again
-// when the transaction ends, whichever way, for then a pooler may give its connection to others. No row makes a NULL,
-// which the completion refuses, and two are an error of the subquery.
+// A last statement has parameters, and is one message all the same; so it is prepared each time. Its parameters are all
+// its own, or one that was forgotten would be the key. Its name is free again when the transaction ends, whichever way,
+// for then a pooler may give its connection to others. No row makes a NULL, which the completion refuses, and two are
+// an error of the subquery.
 constexpr std::string_view last_name = "\"idem_last_" IDEM_VERSION "\"";
-std::string prepare_last_sql(const last_statement& last) {
-    const std::size_t count = last.parameters.size();
-    const std::string key = "$" + std::to_string(count + 1), scope = "$" + std::to_string(count + 2);
+std::string prepare_last_sql(const last_statement& last, std::string_view key, std::string_view scope) {
     std::string sql = "PREPARE ";
     sql.append(last_name).append(" AS WITH last_statement (response) AS (").append(detail::no_zero_byte(last.sql));
     return sql + "\n) " + detail::complete_sql(key, "(SELECT response::jsonb FROM last_statement)", scope) + "; ";
@@ -176,10 +175,14 @@ private:
     }
 
     std::string completed_with(const last_statement& last) {
-        std::string sql = prepare_last_sql(last);
-        sql.append("EXECUTE ").append(last_name).append("(");
-        for (const auto& parameter : last.parameters) sql.append(parameter ? quote(*parameter) : "NULL").append(",");
-        sql.append(quote(key_)).append(",").append(quote(options_.scope)).append("); ");
+        std::string sql = prepare_last_sql(last, quote(key_), quote(options_.scope));
+        sql.append("EXECUTE ").append(last_name);
+        std::string_view before = "(";
+        for (const auto& parameter : last.parameters) {
+            sql.append(before).append(parameter ? quote(*parameter) : "NULL");
+            before = ",";
+        }
+        sql.append(last.parameters.empty() ? "; " : "); ");
         last_prepared_ = true;
         return sql + deallocate_last_sql() + "; COMMIT";
     }
@@ -205,13 +208,15 @@ private:
             return outcome{run_status::executed, std::string{stored->text(0, 0)}, attempts_, doubts_};
         }
         if (replicated && answer.whole) { // refused, by an error or by a ROLLBACK in COMMIT's place
-            again_unprepared_ = !last_prepared_ && unprepared_by(answer);
+            // a name that is taken is free after our rollback
+            again_unprepared_ = last_prepared_ ? answer.sqlstate() == "42P05" : unprepared_by(answer);
             answer.check(connection);
             throw error{"COMMIT was answered with ROLLBACK", "40000"};
         }
 
         ++doubts_;
         in_doubt_ = ours_may_hold_it_ = true;
+        last_prepared_ = false;
         failure_ = std::make_exception_ptr(error{"COMMIT was not confirmed " + trouble, sqlstate::connection_lost});
         return std::nullopt;
     }
@@ -243,11 +248,11 @@ private:
     // Rolls back what is open; a connection that cannot is dropped.
     void end_transaction() noexcept {
         try {
+            const std::string rest = std::exchange(last_prepared_, false) ? "; " + deallocate_last_sql() : "";
             PGconn* const connection = client_.connection();
             const PGTransactionStatusType status = PQtransactionStatus(connection);
             if (status == PQTRANS_IDLE) return;
             const bool open = status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
-            const std::string rest = std::exchange(last_prepared_, false) ? "; " + deallocate_last_sql() : "";
             if (open && ask(connection, "ROLLBACK" + rest, options_.response_timeout).whole) return;
         } catch (...) {} // out of memory: the connection is dropped
         client_.disconnect();

@@ -22,6 +22,7 @@ struct in_doubt : testing::TestWithParam<std::tuple<fate, place>> {
     const std::string table = "in_doubt_" + std::to_string(getpid()) + (what == fate::drop ? "_cut" : "_silence") +
                               std::to_string(static_cast<int>(where));
     test::session direct{};
+    mutable std::atomic<int> tries{0}; // of all workers
 
     void SetUp() override { direct.exec("CREATE TABLE " + table + " (key text)"); }
     void TearDown() override { direct.exec("DROP TABLE " + table); }
@@ -44,11 +45,12 @@ struct in_doubt : testing::TestWithParam<std::tuple<fate, place>> {
                                         .idle_timeout = half_open ? 200ms : 10000ms};
         for (int i = 0; i < count; ++i) {
             const std::string key = test::fresh_key("doubt");
+            const bool with_last = tries++ % 2 == 1;
             armed = true;
             const auto outcome = idem::run(
                 client, key, R"({"pence":100})",
                 [&](auto& tx) -> idem::work_result {
-                    if (i % 2 == 1)
+                    if (with_last)
                         return idem::last_statement{
                             "INSERT INTO " + table + " VALUES ($1) RETURNING jsonb_build_object('key', key)", {key}};
                     tx.exec("INSERT INTO " + table + " VALUES ('" + key + "')");

@@ -92,8 +92,24 @@ TYPED_TEST(run, refuses_a_last_statement_that_makes_no_response) {
     EXPECT_EQ(refused("SELECT to_jsonb(1); COMMIT"), "42601");
     EXPECT_EQ(refused("SELECT to_jsonb(1 / 0)"), "22012");
     EXPECT_EQ(refused(std::string("SELECT 1\0", 9)), "22021");
+    EXPECT_EQ(refused("SELECT to_jsonb($1::text)"), "42601"); // a parameter is missing, which is not the key
     EXPECT_EQ(this->effects(), "0");
     EXPECT_EQ(this->direct.status(this->key), "unknown");
+
+    EXPECT_EQ(test::thrown([&] { // and here is one too many
+                  (void)idem::run(this->client, this->key, idem::unchecked, [](auto&) {
+                      return idem::last_statement{"SELECT to_jsonb($1::text)", {"1", "2"}};
+                  });
+              }),
+              "42601");
+    EXPECT_EQ(test::thrown([&] { // and this fails at COMMIT
+                  (void)idem::run(this->client, this->key, idem::unchecked, [](auto& tx) {
+                      tx.exec("CREATE TEMP TABLE twice (n int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+                              "INSERT INTO twice VALUES (1)");
+                      return idem::last_statement{"INSERT INTO twice VALUES (1) RETURNING '1'"};
+                  });
+              }),
+              "23505");
 
     // none of which is in the way of the next
     EXPECT_TRUE(
@@ -412,6 +428,11 @@ TYPED_TEST(run, goes_on_without_statements_whose_names_are_taken) {
         between<TypeParam>(other, "PREPARE \"idem_" + name + "_" IDEM_VERSION "\" AS SELECT 'another'");
         for (int i = 0; i < 2; ++i) EXPECT_EQ(look<TypeParam>(other).attempts(), 1);
     }
+    between<TypeParam>(this->client, "PREPARE \"idem_last_" IDEM_VERSION "\" AS SELECT 'another'");
+    const auto last = idem::run(this->client, test::fresh_key("taken"), idem::unchecked,
+                                [](auto&) { return idem::last_statement{"SELECT '1'"}; });
+    EXPECT_EQ(last.response(), "1");
+    EXPECT_EQ(last.attempts(), 2);
 }
 
 TYPED_TEST(run, tries_again_when_the_callback_deallocates_its_statements) {

@@ -88,8 +88,10 @@ private:
 // the completion and COMMIT, a round trip less. The first column of its only row is the response: jsonb, json or text.
 //     return idem::last_statement{
 //         "INSERT INTO orders (item) VALUES ($1) RETURNING jsonb_build_object('order', id)", {"tea"}};
-// It is one statement, as may stand in WITH: SELECT, INSERT, UPDATE, DELETE, without a semicolon. Parameters $1, $2, …
-// are text, std::nullopt is NULL. It fails as any other, and with 22004 without a row, with 21000 with two.
+// It is one statement, as may stand in WITH: SELECT, or INSERT, UPDATE, DELETE with RETURNING, whose own WITH does not
+// write; without a semicolon. Other types go through to_jsonb. Parameters $1, $2, … are text, std::nullopt is NULL;
+// `sql` is code, never built from input. It fails as any other, with 22004 without a row, with 21000 with two, with
+// 42601 if parameters are missing or left over. Its triggers AFTER run when the key is completed.
 struct last_statement {
     std::string sql;
     std::vector<std::optional<std::string>> parameters{};
@@ -119,8 +121,8 @@ outcome run(client&, std::string_view key, std::optional<std::string_view> reque
 // last of them is a last_statement. A replay costs 2.
 //
 // Retried, with backoff, up to max_attempts and deadline: 40001, 40P01, a lost or silent connection. A connection lost
-// during COMMIT (or a COMMIT that is not known to be replicated as synchronous_commit asks) is in doubt: the key tells.
-// So is one of our own transactions that the server still holds open: run waits for it.
+// during COMMIT or a last_statement (or a COMMIT that is not known to be replicated as synchronous_commit asks) is in
+// doubt: the key tells. So is one of our own transactions that the server still holds open: run waits for it.
 //
 // An exception of `fn` rolls back, frees the key and passes. So does any other error: idem::error with its SQLSTATE;
 // besides the server's own
