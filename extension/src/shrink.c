@@ -12,7 +12,7 @@
  * are marked as not to be used, and that is made durable.  The heap goes before what
  * its rows refer to in the TOAST table, whose index stays whole.  The ring does
  * not open a generation with such indexes, nor one with a block in it, which is
- * left to TRUNCATE: pg_upgrade makes the indexes look whole.
+ * left to TRUNCATE.  pg_upgrade leaves such indexes out, see docs/operations.md.
  */
 #include "shrink.h"
 
