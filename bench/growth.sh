@@ -23,7 +23,7 @@ hundred_script() { # WORK CONTESTANT ROUND REQUESTS
     (
         eval "$(scripts/server env hundred)"
         db=$2
-        sql -o /dev/null -c "SELECT pg_prewarm(oid, 'read') FROM pg_class WHERE relkind = 'i' AND oid >= 16384"
+        warm read
         measure "$@" transactions idem "$4"
     )
 }

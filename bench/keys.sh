@@ -19,7 +19,8 @@ load() { # FILE…, side by side, into $db
     sql -c "INSERT INTO loaded VALUES ($keys, '$*')"
 }
 
-warm() { sql -o /dev/null -c "SELECT pg_prewarm(oid) FROM pg_class WHERE relkind = 'i' AND oid >= 16384"; } # what is no catalog
+# Indexes that are no catalog's, into shared_buffers or, to "read", into the system's cache.
+warm() { sql -o /dev/null -c "SELECT pg_prewarm(oid, '${1:-buffer}') FROM pg_class WHERE relkind = 'i' AND oid >= 16384"; }
 
 ready() { # FILE…: load, unless a kept server has just that, or no keys are wanted
     local have

@@ -29,6 +29,18 @@ SELECT count(*) FROM idem_holders WHERE pid = pg_backend_pid();
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 EXPLAIN (COSTS OFF) SELECT scope, key, response FROM idem_keys WHERE digest = idem_digest('k');
+-- also with the key, for which idem_pinned has two to choose from
+CREATE FUNCTION pg_temp.index_scans(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+    scans bigint := 0;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
+        scans := scans + (line ~ 'Index Scan using idem_(keys_[012]|pinned)_')::int;
+    END LOOP;
+    RETURN scans;
+END $$;
+SELECT pg_temp.index_scans($$SELECT scope, key, response FROM idem_keys WHERE digest = idem_digest('k') AND key = 'k'$$);
 PREPARE look (text, text) AS SELECT response FROM idem_keys WHERE digest = idem_digest($1, $2);
 SET plan_cache_mode = force_generic_plan;
 EXPLAIN (COSTS OFF) EXECUTE look ('k', '');
