@@ -750,7 +750,7 @@ lanes     1 to 256: so many transactions can have a batch of it at a time. A key
 start     "now": what is not committed yet; "earliest": all that is kept
 external  its work is outside this database, see idem_fetch()
 
-Errors: ID008 it adds lanes and this transaction has a batch; ID011 invalid consumer or topic; 22004 external is NULL; 22023 no topics, lanes out of range, unknown start; 42710 it exists with other topics, or not external; 25006 read-only transaction, standby or subscriber.$$;
+Errors: ID008 it adds lanes and this transaction has a batch; ID011 invalid consumer or topic; 22004 external is NULL; 22023 no topics, lanes out of range, unknown start; 42710 it exists with other topics, or not external; 55P03 lock_timeout; 40P01 deadlock with a transaction that has a batch; 25006 read-only transaction, standby or subscriber.$$;
 
 CREATE TYPE idem_message AS (
 	batch bigint, seq bigint, id bigint, topic text, key text, type text,
@@ -829,7 +829,7 @@ REVOKE ALL ON FUNCTION idem_seek(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION idem_seek(text, timestamptz) IS
 $$Set a consumer back, or forward, to the messages published since then. Back: messages that it has had are delivered and worked upon again; by an external consumer under another source. Forward: those before are never delivered, except those whose transaction is still open, or which are parked: they come in either case. Waits for transactions that have a batch of it.
 
-Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 25006 read-only transaction, standby or subscriber.
+Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 22004 since is NULL; 22023 older messages are no longer kept; 55P03 lock_timeout; 40P01 deadlock with a transaction that has a batch; 25006 read-only transaction, standby or subscriber.
 
 Cost: reads the messages kept from before.$$;
 
@@ -839,7 +839,7 @@ REVOKE ALL ON FUNCTION idem_unsubscribe(text) FROM PUBLIC;
 COMMENT ON FUNCTION idem_unsubscribe(text) IS
 $$Forget a consumer, and where it is: what it has not had it never gets. Messages are no longer kept for it; its dead letters are. Waits for transactions that have a batch of it.
 
-Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 25006 read-only transaction, standby or subscriber.$$;
+Errors: ID008 this transaction has a batch of it; ID011 invalid consumer; 42704 no such consumer; 55P03 lock_timeout; 40P01 deadlock with a transaction that has a batch; 25006 read-only transaction, standby or subscriber.$$;
 
 -- ---------------------------------------------------------------------------
 -- Consumers: what DBAs read

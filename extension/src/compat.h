@@ -41,9 +41,13 @@
 
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"				/* before, it came with postgres.h */
+#define idem_define_index(heap, stmt) \
+	DefineIndex(heap, stmt, InvalidOid, InvalidOid, InvalidOid, -1, false, false, false, false, true)
 #define idem_may_execute(function, role) \
 	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #else
+#define idem_define_index(heap, stmt) \
+	DefineIndex(heap, stmt, InvalidOid, InvalidOid, InvalidOid, false, false, false, false, true)
 #define idem_may_execute(function, role) \
 	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #endif

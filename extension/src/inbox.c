@@ -102,7 +102,7 @@ find_in(int generation, int64 digest, const text *source, const text *message_id
 		ScanKeyData key;
 
 		(void) idem_tables();
-		index = index_open(table->index, AccessShareLock);
+		index = idem_open_index(heap, table->index);
 		scan = idem_index_beginscan(heap, index, SnapshotSelf, 1);
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(digest));
 		index_rescan(scan, &key, 1, NULL, 0);

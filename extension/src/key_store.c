@@ -207,6 +207,8 @@ probe(int generation, const IdemKey *key)
 
 	for (;;)
 	{
+		if (!OidIsValid(table->index))
+			idem_index_is_lost(table->heap);
 		index = try_relation_open(table->index, AccessShareLock);
 		(void) idem_tables();
 		if (index != NULL && RelationGetRelid(index) == table->index)

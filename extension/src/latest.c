@@ -63,7 +63,7 @@ newest_in(Store store, int generation, Datum name, Datum lane, bool found, Lates
 	}
 
 	(void) idem_tables();
-	index = index_open(table->index, AccessShareLock);
+	index = idem_open_index(heap, table->index);
 	slot = table_slot_create(heap, NULL);
 	scan = idem_index_beginscan(heap, index, SnapshotSelf, 2);
 	ScanKeyInit(&keys[0], LATEST_NAME, BTEqualStrategyNumber, F_TEXTEQ, name);
@@ -188,7 +188,7 @@ bool
 latest_carry(Store store, int generation)
 {
 	Relation	heap = table_open(idem_tables()->generation[store][generation].heap, AccessShareLock);
-	Relation	index = index_open(idem_tables()->generation[store][generation].index, AccessShareLock);
+	Relation	index = idem_open_index(heap, idem_tables()->generation[store][generation].index);
 	TupleDesc	desc = RelationGetDescr(heap);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
 	IndexScanDesc scan = idem_index_beginscan(heap, index, SnapshotSelf, 0);

@@ -321,7 +321,7 @@ static bool
 is_empty(Store store, int generation)
 {
 	return blocks(store, generation) == 0 &&
-		!shrink_is_under_way(idem_tables()->generation[store][generation].heap);
+		!shrink_is_under_way(store, generation);
 }
 
 static bool
@@ -348,7 +348,7 @@ retire(Store store, RingState *ring, int generation)
  * All that TRUNCATE will lock is locked here, heap first and without waiting.
  */
 static bool
-empty_table(Store store, int generation, bool urgent)
+empty_table(Store store, int generation, int current, bool urgent)
 {
 	Oid			relid = idem_tables()->generation[store][generation].heap;
 	Relation	rel;
@@ -393,7 +393,7 @@ empty_table(Store store, int generation, bool urgent)
 	else
 	{
 		idem_truncate(list_make1(rel), list_make1_oid(relid));
-		shrink_end(rel);
+		shrink_end(rel, store, generation, current);
 	}
 	table_close(rel, NoLock);
 	return true;
@@ -470,7 +470,7 @@ turn(Store store)
 	{
 		if (TIMESTAMP_IS_NOBEGIN(ring.ends_at[i]))
 		{
-			if (ring.ttl[i] > 0 && !is_empty(store, i) && empty_table(store, i, old))
+			if (ring.ttl[i] > 0 && !is_empty(store, i) && empty_table(store, i, ring.current, old))
 				return true;
 		}
 		else if (ring.ends_at[i] <= now && retire(store, &ring, i))

@@ -12,7 +12,10 @@
  * are marked as not to be used, and that is made durable.  The heap goes before what
  * its rows refer to in the TOAST table, whose index stays whole.  The ring does
  * not open a generation with such indexes, nor one with a block in it, which is
- * left to TRUNCATE.  pg_upgrade leaves such indexes out, see docs/operations.md.
+ * left to TRUNCATE.
+ *
+ * pg_upgrade leaves such indexes out.  Until the end they are missing, then they
+ * are made again.
  */
 #include "shrink.h"
 
@@ -24,10 +27,14 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_index.h"
 #include "catalog/storage.h"
+#include "commands/defrem.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_utilcmd.h"
 #include "portability/instr_time.h"
 #include "storage/bufmgr.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -153,15 +160,31 @@ mark_indexes(Relation heap, bool usable)
 }
 
 /*
+ * The n-th index that idem reads a generation by.  NULL: there are no more.
+ */
+static const Oid *
+index_of(Store store, int generation, int n)
+{
+	if (n == 0)
+		return &idem_tables()->generation[store][generation].index;
+	if (n == 1 && store == STORE_OUTBOX)
+		return &idem_tables()->outbox_by_xid[generation];
+	return NULL;
+}
+
+/*
  * Was it begun, and not ended by TRUNCATE?
  */
 bool
-shrink_is_under_way(Oid relid)
+shrink_is_under_way(Store store, int generation)
 {
-	Relation	heap = table_open(relid, AccessShareLock);
+	Relation	heap = table_open(idem_tables()->generation[store][generation].heap, AccessShareLock);
 	bool		under_way = false;
+	const Oid  *needed;
 	ListCell   *cell;
 
+	for (int n = 0; (needed = index_of(store, generation, n)) != NULL; n++)
+		under_way |= !OidIsValid(*needed);
 	foreach(cell, RelationGetIndexList(heap))
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
@@ -204,10 +227,34 @@ shrink_step(Relation heap)
 }
 
 /*
- * It has been truncated, and its indexes with it.
+ * Make an index of the heap that is like one of another generation.
+ */
+static void
+make_index(Relation heap, Oid like)
+{
+	Relation	index = index_open(like, AccessShareLock);
+	int			prefix = strlen(get_rel_name(index->rd_index->indrelid));
+	RangeVar   *name = makeRangeVar(get_namespace_name(RelationGetNamespace(heap)),
+									pstrdup(RelationGetRelationName(heap)), -1);
+	/* of plain columns, so that there are no attributes to map */
+	IndexStmt  *stmt = generateClonedIndexStmt(name, index, NULL, NULL);
+
+	stmt->idxname = psprintf("%s%s", name->relname, RelationGetRelationName(index) + prefix);
+	index_close(index, AccessShareLock);
+	(void) idem_define_index(RelationGetRelid(heap), stmt);
+}
+
+/*
+ * It has been truncated, and its indexes with it.  Those of the current
+ * generation are whole.
  */
 void
-shrink_end(Relation heap)
+shrink_end(Relation heap, Store store, int generation, int current)
 {
+	const Oid  *index;
+
 	(void) mark_indexes(heap, true);
+	for (int n = 0; (index = index_of(store, generation, n)) != NULL; n++)
+		if (!OidIsValid(*index))
+			make_index(heap, *index_of(store, current, n));
 }

@@ -211,8 +211,30 @@ find_relation(Oid schema, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s\" of extension idem does not exist", name),
-				 errhint("Install the extension again.")));
+				 errdetail("Somebody dropped it."),
+				 errhint("Make it again as the extension's script does, or restore it from a backup.")));
 	return relid;
+}
+
+/*
+ * An index of a generation that is to be read is InvalidOid.
+ */
+void
+idem_index_is_lost(Oid heap)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("table \"%s\" has lost an index by which idem reads it", get_rel_name(heap)),
+			 errdetail("Somebody dropped it."),
+			 errhint("Make it again as the extension's script does, or restore it from a backup.")));
+}
+
+Relation
+idem_open_index(Relation heap, Oid index)
+{
+	if (!OidIsValid(index))
+		idem_index_is_lost(RelationGetRelid(heap));
+	return index_open(index, AccessShareLock);
 }
 
 static Oid
@@ -292,7 +314,7 @@ find_tables(void)
 			snprintf(name, sizeof(name), "idem_%s_%d", stores[store].name, i);
 			table->heap = find_table(tables.schema, name, stores[store].layout);
 			snprintf(name, sizeof(name), "idem_%s_%d_%s", stores[store].name, i, stores[store].index);
-			table->index = find_relation(tables.schema, name);
+			table->index = get_relname_relid(name, tables.schema);
 		}
 	}
 	tables.pinned.heap = find_table(tables.schema, "idem_pinned", pinned_layout);
@@ -307,7 +329,7 @@ find_tables(void)
 	for (int i = 0; i < RING_GENERATIONS; i++)
 	{
 		snprintf(name, sizeof(name), "idem_outbox_%d_xid", i);
-		tables.outbox_by_xid[i] = find_relation(tables.schema, name);
+		tables.outbox_by_xid[i] = get_relname_relid(name, tables.schema);
 	}
 	tables.outbox_ids = find_relation(tables.schema, "idem_outbox_ids");
 	tables.subscriptions.heap = find_table(tables.schema, "idem_subscriptions", subscription_layout);

@@ -7,6 +7,8 @@
 
 #include "idem.h"
 
+#include "utils/relcache.h"
+
 /* each store is a ring of tables, see ring.c */
 typedef enum Store
 {
@@ -204,7 +206,10 @@ typedef enum RingColumn
 	RING_COLUMNS = RING_EMPTIED
 } RingColumn;
 
-/* a table and the index by which its rows are found */
+/*
+ * A table and the index by which its rows are found.  A generation's is
+ * InvalidOid where pg_upgrade has left it out, see shrink.c.
+ */
 typedef struct StoreTable
 {
 	Oid			heap;
@@ -242,5 +247,7 @@ typedef struct Tables
 
 extern const Tables *idem_tables(void);
 extern const char *store_name(Store store);
+extern void idem_index_is_lost(Oid heap) pg_attribute_noreturn();
+extern Relation idem_open_index(Relation heap, Oid index);
 
 #endif							/* IDEM_TABLES_H */

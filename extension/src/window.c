@@ -318,8 +318,8 @@ window_open(const Mark *low, const Mark *high, int64 after, Slots slots, int gen
 			continue;
 		}
 		(void) idem_tables();
-		g->by_id = index_open(table->index, AccessShareLock);
-		g->by_xid = index_open(idem_tables()->outbox_by_xid[i], AccessShareLock);
+		g->by_id = idem_open_index(g->heap, table->index);
+		g->by_xid = idem_open_index(g->heap, idem_tables()->outbox_by_xid[i]);
 		g->slot = table_slot_create(g->heap, NULL);
 		g->fresh = NULL;
 		window->ngenerations++;

@@ -177,6 +177,52 @@ CREATE EXTENSION idem;
 UPDATE idem_ring SET ttl = '{1,0,0}' WHERE store = 'keys';
 BEGIN; SELECT idem_claim('short', ttl => '1s'), idem_claim('long', ttl => '1 year'); SELECT idem_complete('short', '1'), idem_complete('long', '1'); COMMIT;
 EOF
+# and one that is upgraded while a retired generation is being shrunk, whose indexes pg_upgrade leaves out
+sql('CREATE DATABASE shrinking');
+$node->safe_psql('shrinking', 'CREATE EXTENSION idem');
+
+sub begin_to_shrink
+{
+	my ($on) = @_;
+	$on->safe_psql('shrinking', <<'EOF');
+INSERT INTO idem_keys_0 (digest, claimed_at, completed_at, expires_at, scope, key, response)
+SELECT idem_digest(k), now() - interval '2 days', now() - interval '2 days', now() - interval '1 day', '', k, '{"order": 4711}'
+FROM generate_series(1, 200000) AS i, LATERAL (SELECT 'gone ' || i) AS r (k);
+UPDATE idem_ring SET step = step + 1, current = 1, opened_at = now(), ttl = '{86400,86400,0}', ends_at = ARRAY[now(), 'infinity', '-infinity']
+WHERE store = 'keys';
+UPDATE idem_ring SET step = step + 1, ttl = '{86400,86400,86400}' WHERE store = 'outbox';
+BEGIN; SELECT idem_claim('living'); SELECT idem_complete('living', '1'); COMMIT;
+EOF
+	for (1 .. 20) # until it has just begun
+	{
+		$on->psql('shrinking', "SET statement_timeout = '100ms'; CALL idem_maintain()");
+		last if $on->safe_psql('shrinking', q{SELECT indisvalid FROM pg_index WHERE indexrelid = 'idem_keys_0_digest'::regclass}) eq 'f';
+	}
+	# and what a begun one is, where two indexes are
+	$on->safe_psql('shrinking', q{UPDATE pg_index SET indisvalid = false, indisready = false WHERE indrelid = 'idem_outbox_2'::regclass});
+	return;
+}
+
+sub goes_on_to_shrink
+{
+	my $lost = q{SELECT string_agg(n, ', ') FROM unnest('{idem_keys_0_digest,idem_outbox_2_id,idem_outbox_2_xid}'::text[]) AS n WHERE to_regclass(n) IS NULL};
+	my $all = q{SELECT regexp_replace(indexdef, '_[012]', '', 'g'), count(*) FROM pg_indexes
+		WHERE tablename ~ '_[012]$' GROUP BY 1 HAVING count(*) <> 3};
+	my $shrinking = sub { return $node->safe_psql('shrinking', $_[0]); };
+	is($shrinking->($lost), 'idem_keys_0_digest, idem_outbox_2_id, idem_outbox_2_xid', "$name: indexes of what was being shrunk are gone");
+	is($shrinking->(q{SELECT status FROM idem_claim('living'); BEGIN; SELECT status FROM idem_claim('gone 5'); ROLLBACK}),
+		"completed\nclaimed", "$name: nobody misses them");
+	$shrinking->('CALL idem_maintain()');
+	is($shrinking->("$lost; $all"), '', "$name: upkeep makes them again, as they were");
+	is($shrinking->(q{SELECT pg_relation_size('idem_keys_0')}), 0, "$name: of what is empty");
+	$shrinking->(q{UPDATE idem_ring SET step = step + 1, ends_at = ARRAY['-infinity', now() + '1 day', 'infinity'], current = 2, opened_at = 'epoch', ttl = '{86400,86400,86400}' WHERE store = 'keys'; CALL idem_maintain()});
+	is($shrinking->(q{SELECT current FROM idem_ring WHERE store = 'keys'; BEGIN; SELECT idem_claim('again'); SELECT idem_complete('again', '1'); COMMIT; SELECT status FROM idem_claim('again');
+		EXPLAIN (COSTS off) SELECT FROM idem_keys_0 WHERE digest = 1}) =~ /^0\n.*\ncompleted\n.*idem_keys_0_digest/s, 1, "$name: and when the ring has come round, keys are found by them");
+	is($shrinking->('SELECT * FROM idem_verify()'), '', "$name: idem_verify() finds nothing there");
+	$shrinking->(q{TRUNCATE idem_keys_0, idem_keys_1, idem_keys_2});
+	return;
+}
+
 my ($bindir) = grep { -x "$_/pg_upgrade" } split /:/, $ENV{PATH}; # that of the servers under test
 
 my @was;
@@ -193,8 +239,9 @@ while (@servers)
 	# 15.20 gives columns an option that servers older than itself, be they of a later major version, do not take
 	if (!grep { /pg_attver/ } slurp_file("$bindirs[1]/postgres"))
 	{
-		$old->safe_psql($_, "SET allow_system_table_mods = on; UPDATE pg_attribute SET attoptions = NULL WHERE attoptions::text ~ 'pg_attver'") for qw(postgres turning);
+		$old->safe_psql($_, "SET allow_system_table_mods = on; UPDATE pg_attribute SET attoptions = NULL WHERE attoptions::text ~ 'pg_attver'") for qw(postgres turning shrinking);
 	}
+	begin_to_shrink($old);
 	$old->stop;
 	# the old one's libraries, where this Debian has none of that name
 	local $ENV{LD_LIBRARY_PATH} = join ':', map { $_ ? "$_/lib" : () } map { $_->install_path } $node, $old;
@@ -205,6 +252,7 @@ while (@servers)
 	is(sql('SELECT consumer, lane, depth, parked FROM idem_consumers ORDER BY 1, 2'), $left{ $was[-1] }{depth}, "$name: positions are where they were");
 	is(sql('SELECT * FROM idem_verify()'), '', "$name: idem_verify() finds nothing");
 	check($_) for @was;
+	goes_on_to_shrink();
 	is(sql("SELECT place('new on $name'); CALL idem_maintain(); SELECT * FROM idem_verify()"), 'claimed', "$name: it goes on");
 }
 
