@@ -65,14 +65,14 @@ SELECT is(pg_temp.errors('idem_compensate_with'), '{22004,25006,40001,40P01,55P0
 SELECT is(pg_temp.errors('idem_confirm'), '{25006,40001,40P01,55P03,ID005,ID006,ID013,ID014,ID018}', 'of idem_confirm');
 SELECT is(pg_temp.errors('idem_cancel'), '{25006,40001,40P01,ID002,ID005,ID006,ID007,ID015,ID018}', 'of idem_cancel');
 SELECT is(pg_temp.errors('idem_publish'), '{22004,22023,25006,40001,40P01,55P03,ID011,ID012}', 'of idem_publish');
-SELECT is(pg_temp.errors('idem_subscribe'), '{22004,22023,25006,42710,ID008,ID011}', 'of idem_subscribe');
+SELECT is(pg_temp.errors('idem_subscribe'), '{22004,22023,25006,40P01,42710,55P03,ID008,ID011}', 'of idem_subscribe');
 SELECT is(pg_temp.errors('idem_fetch'), '{0A000,22023,25006,40001,42704,55000,ID007,ID008,ID011}', 'of idem_fetch');
 SELECT is(pg_temp.errors('idem_ack'), '{22004,25006,ID009,ID010,ID011}', 'of idem_ack');
 SELECT is(pg_temp.errors('idem_nack'), '{22004,25006,ID007,ID009,ID010,ID011,ID016}', 'of idem_nack');
 SELECT is(pg_temp.errors('idem_redrive'), '{22004,25006,42704,ID011}', 'of idem_redrive');
 SELECT is(pg_temp.errors('idem_incarnation'), '{25006}', 'of idem_incarnation');
-SELECT is(pg_temp.errors('idem_seek'), '{22004,22023,25006,42704,ID008,ID011}', 'of idem_seek');
-SELECT is(pg_temp.errors('idem_unsubscribe'), '{25006,42704,ID008,ID011}', 'of idem_unsubscribe');
+SELECT is(pg_temp.errors('idem_seek'), '{22004,22023,25006,40P01,42704,55P03,ID008,ID011}', 'of idem_seek');
+SELECT is(pg_temp.errors('idem_unsubscribe'), '{25006,40P01,42704,55P03,ID008,ID011}', 'of idem_unsubscribe');
 SELECT is(pg_temp.errors('idem_consume'), '{25006,40001,40P01,55P03,ID011}', 'of idem_consume');
 SELECT is(pg_temp.errors('idem_consume_seq'), '{22004,22023,25006,40001,40P01,55P03,ID011}', 'of idem_consume_seq');
 SELECT is(pg_temp.errors('idem_attach'), '{22004,22023,23514,25006,42501,42703,42704,42710,42804,42809,55000,ID011}', 'of idem_attach');
