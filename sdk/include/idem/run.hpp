@@ -91,7 +91,8 @@ private:
 // It is one statement, as may stand in WITH: SELECT, or INSERT, UPDATE, DELETE with RETURNING, whose own WITH does not
 // write; without a semicolon. Other types go through to_jsonb. Parameters $1, $2, … are text, std::nullopt is NULL;
 // `sql` is code, never built from input. It fails as any other, with 22004 without a row, with 21000 with two, with
-// 42601 if parameters are missing or left over. Its triggers AFTER run when the key is completed.
+// 42601 if parameters are missing or left over. Its triggers AFTER run when the key is completed. It is prepared each
+// time, so it pays where a round trip takes longer than that, some 0.1 ms: over a network, not on one machine.
 struct last_statement {
     std::string sql;
     std::vector<std::optional<std::string>> parameters{};
