@@ -5,7 +5,8 @@
 # first change of each of so many pages logs all of it.
 hundred() {
     local keys=$many rounds=3
-    sql -d bench -c "INSERT INTO setup VALUES ('keys of hundred', '$keys'), ('shared_buffers of hundred', '2GB')"
+    sql -d bench -c "INSERT INTO setup VALUES ('keys of hundred', '$keys'), ('shared_buffers of hundred', '2GB'),
+        ('requests a run of hundred', '$wal_requests')"
     [ -n "${IDEM_BENCH_KEEP-}" ] || scripts/server destroy hundred
     scripts/server start hundred 'shared_buffers = 2GB' 'max_wal_size = 8GB' 'checkpoint_timeout = 1h' \
         'maintenance_work_mem = 1GB' 'max_connections = 300'

@@ -39,6 +39,7 @@ ready() { # FILE…: load, unless a kept server has just that, or no keys are wa
 throughput() { alternate script throughput "$requests" bare floor idiom idem idem_from idem_request idiom_returning idem_returning; }
 wal() {
     local rounds=1
+    sql -d bench -c "INSERT INTO setup VALUES ('requests a run of wal', '$wal_requests')"
     alternate script wal "$wal_requests" idem idiom
 }
 replay() { alternate script replay "$requests" idem_replay idiom_replay; }

@@ -75,6 +75,7 @@ steady() {
     scripts/server start steady "shared_preload_libraries = 'idem'" 'idem.naptime = 10' "idem.key_ttl = '$((seconds / 10))s'" \
         'max_wal_size = 8GB' "shared_buffers = $(sql -A -d postgres -c 'SHOW shared_buffers')"
     dir=$(mktemp -d)
+    sql -d bench -c "INSERT INTO setup VALUES ('seconds of steady', '$seconds')"
     say "steady: $seconds s"
     (
         eval "$(scripts/server env steady)"
