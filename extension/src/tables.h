@@ -247,7 +247,7 @@ typedef struct Tables
 
 extern const Tables *idem_tables(void);
 extern const char *store_name(Store store);
-extern void idem_index_is_lost(Oid heap) pg_attribute_noreturn();
+extern void idem_index_is_lost(Oid heap);
 extern Relation idem_open_index(Relation heap, Oid index);
 
 #endif							/* IDEM_TABLES_H */
