@@ -1,6 +1,9 @@
 # What goes on beside the requests: sourced by bench/run.
 # shellcheck shell=bash disable=SC2154,SC2034,SC2030,SC2031 # variables of bench/run, some of them changed for one server
 
+# The median of whole numbers, a line each.
+middle() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+
 # The same claims on this server, which counts nothing, and on one that has the library preloaded.
 counters() {
     local db
@@ -56,7 +59,7 @@ retire_once() { # ROUND
         function second() { if (n > 1000) print (at >= from && at <= to) ? "busy" : "quiet", v[int(n * .99)] }
         $1 != at { second(); n = 0; at = $1 }
         { v[++n] = $2 }' >"$dir/seconds"
-    p99() { awk -v of="$1" '$1 == of { print $2 }' "$dir/seconds" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+    p99() { awk -v of="$1" '$1 == of { print $2 }' "$dir/seconds" | middle; }
     quiet=$(p99 quiet) busy=$(p99 busy)
     ms=$(((ended - began) / 1000))
     sample retire quiet "$1" p99_us "$quiet"
@@ -98,7 +101,7 @@ steady() {
         sample steady minutes 1 p99_us "$value"
     done <"$dir/minutes"
     at=0
-    median() { awk -v from="$1" -v to="$2" '$1 > from && $1 <= to { print $2 }' "$dir/minutes" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+    median() { awk -v from="$1" -v to="$2" '$1 > from && $1 <= to { print $2 }' "$dir/minutes" | middle; }
     sample steady first 1 p99_us "$(median 0 $((seconds / 360)))"
     sample steady last 1 p99_us "$(median $((seconds / 72)) $((seconds / 60)))"
     rm -rf "$dir"
