@@ -74,6 +74,7 @@ retire_once() { # ROUND
 # it is the median over the minutes of each minute's p99, for a machine that others use too stalls now and then.
 steady() {
     local db=steady seconds=${IDEM_BENCH_SECONDS:-3600} dir
+    [ "$seconds" -ge 360 ] || { echo 'bench: steady: it takes six minutes at least, of which the first is compared with the last' >&2; exit 2; }
     scripts/server destroy steady
     scripts/server start steady "shared_preload_libraries = 'idem'" 'idem.naptime = 10' "idem.key_ttl = '$((seconds / 10))s'" \
         'max_wal_size = 8GB' "shared_buffers = $(sql -A -d postgres -c 'SHOW shared_buffers')"

@@ -553,7 +553,7 @@ take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row)
 			key_store_hold();
 
 		info.claimed_at = GetCurrentTimestamp();
-		found = key_store_find(key, row);
+		found = key_store_find(key, terms->reader, row);
 		living = found && (state == CLAIM_COMPLETED || row->expires_at > info.claimed_at);
 		answer = living ? answer_of(key, row, &info) : ANSWER_CLAIMED;
 		if (answer == ANSWER_CLAIMED)
@@ -633,7 +633,7 @@ Datum
 idem_claim(PG_FUNCTION_ARGS)
 {
 	IdemKey		key;
-	ClaimTerms	terms;
+	ClaimTerms	terms = {0};
 	KeyRow		row;
 
 	key_from_args(fcinfo, 0, 2, &key);
@@ -698,7 +698,7 @@ complete_takeover(const Claim *claim, Datum response, KeyRow *row)
 	const ClaimInfo *info = &claim->info;
 
 	key_store_hold();
-	if (!key_store_find(&claim->key, row) || row->fate != FATE_LEASED ||
+	if (!key_store_find(&claim->key, NULL, row) || row->fate != FATE_LEASED ||
 		row->expires_at <= GetCurrentTimestamp())
 		return false;
 
@@ -715,7 +715,7 @@ complete_takeover(const Claim *claim, Datum response, KeyRow *row)
 }
 
 static void
-insert_completed(const Claim *claim, Datum response, KeyRow *row)
+insert_completed(const Claim *claim, KeyWriter *writer, Datum response, KeyRow *row)
 {
 	const ClaimInfo *info = &claim->info;
 
@@ -734,7 +734,7 @@ insert_completed(const Claim *claim, Datum response, KeyRow *row)
 		row->deadline = info->deadline == 0 ? DT_NOEND :
 			GetCurrentTimestamp() + info->deadline;
 	}
-	key_store_insert(&claim->key, row, info->ttl);
+	key_store_insert(&claim->key, writer, row, info->ttl);
 }
 
 /*
@@ -742,13 +742,13 @@ insert_completed(const Claim *claim, Datum response, KeyRow *row)
  * may be cached.
  */
 TimestampTz
-claim_complete(const IdemKey *key, Datum response)
+claim_complete(const IdemKey *key, KeyWriter *writer, Datum response)
 {
 	Claim	   *claim = require_claim(key);
 	KeyRow		row;
 
 	if (!claim->info.takeover || !complete_takeover(claim, response, &row))
-		insert_completed(claim, response, &row);
+		insert_completed(claim, writer, response, &row);
 	change_state(claim, CLAIM_COMPLETED);
 	return claim_cacheable_until(&row);
 }
@@ -768,7 +768,7 @@ idem_complete(PG_FUNCTION_ARGS)
 				 errhint("Pass 'null'::jsonb to store a JSON null.")));
 	idem_require_writable("idem_complete()");
 	if (PG_ARGISNULL(3))
-		(void) claim_complete(&key, PG_GETARG_DATUM(1));
+		(void) claim_complete(&key, NULL, PG_GETARG_DATUM(1));
 	else
 		lease_complete(&key, PG_GETARG_INT64(3), PG_GETARG_DATUM(1));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(1));

@@ -34,12 +34,13 @@ typedef struct ClaimTerms
 	int			wait_ms;
 	int64		ttl;			/* us; negative: idem.key_ttl */
 	int64		lease;			/* us; 0: none */
+	KeyReader  *reader;			/* of a call with many keys, or NULL */
 } ClaimTerms;
 
 extern ClaimAnswer claim_take(const IdemKey *key, const ClaimTerms *terms, KeyRow *row);
 extern const char *claim_answer_name(ClaimAnswer answer);
 extern void claim_count(ClaimAnswer answer);
-extern TimestampTz claim_complete(const IdemKey *key, Datum response);
+extern TimestampTz claim_complete(const IdemKey *key, KeyWriter *writer, Datum response);
 extern TimestampTz claim_cacheable_until(const KeyRow *row);
 extern void claim_release(const IdemKey *key);
 extern ClaimState claim_state(const IdemKey *key);

@@ -76,7 +76,7 @@ find_living(const IdemKey *key, KeyRow *row, bool *expired)
 	bool		found;
 
 	key_store_hold();
-	found = key_store_find(key, row);
+	found = key_store_find(key, NULL, row);
 	*expired = found && row->expires_at <= GetCurrentTimestamp();
 	return found && !*expired;
 }
@@ -305,7 +305,7 @@ cancel(const IdemKey *key, const text *reason, Datum *response)
 		row.deadline = DT_NOEND;
 		row.handlers = (Datum) 0;
 		row.answer = cancellation(reason, row.claimed_at, 0);
-		key_store_insert(key, &row, SETTLED_TTL);
+		key_store_insert(key, NULL, &row, SETTLED_TTL);
 		stats_count(STAT_CANCELLATIONS);
 		hint_other_scopes(key);
 		*response = row.answer;

@@ -114,7 +114,7 @@ execute(Execution *execution, const IdemKey *key, Jsonb *request, Jsonb *came_al
 				 errhint("Return 'null'::jsonb for a JSON null.")));
 	response = JsonbPGetDatum(DatumGetJsonbP(response));
 	PopActiveSnapshot();
-	*cacheable_until = claim_complete(key, response);
+	*cacheable_until = claim_complete(key, NULL, response);
 	error_context_stack = context.previous;
 	return response;
 }

@@ -12,12 +12,12 @@
  * a hundred million keys one claim in thirty would have to read a stranger's
  * row, from a page that is in nobody's memory.
  *
- * One lock at a time: TRUNCATE locks the heap before its index, and would
- * find itself in a deadlock with who does it the other way round.
+ * An index is locked without its table: TRUNCATE locks the table first, and
+ * would find itself in a deadlock with who does it the other way round.  So
+ * whatever index is open is closed before one of their tables is opened.
  */
 #include "key_store.h"
 
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
@@ -27,8 +27,6 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "miscadmin.h"
-#include "ring.h"
-#include "row.h"
 #include "scope.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -187,23 +185,18 @@ table_of(int generation)
 }
 
 /*
- * Where the index says that rows with the digest may be: mostly nowhere, and
- * then the table itself need not be opened.
+ * Open the table's index; NULL if the generation does not live.
  *
  * REINDEX CONCURRENTLY waits for those who have locked the table, so it does
  * not wait for us, and the index that we knew may be gone.  But who wrote the
  * key did so before we had its lock; if the index is the right one now, it was
  * then.
  */
-static List *
-probe(int generation, const IdemKey *key)
+static IndexScanDesc
+open_index(int generation)
 {
 	const StoreTable *table = table_of(generation);
 	Relation	index;
-	IndexScanDesc scan;
-	ScanKeyData digest;
-	ItemPointer tid;
-	List	   *tids = NIL;
 
 	for (;;)
 	{
@@ -222,12 +215,69 @@ probe(int generation, const IdemKey *key)
 	if (generation != PINNED && !ring_is_living(ring_now(STORE_KEYS), generation))
 	{
 		index_close(index, AccessShareLock);
-		return NIL;
+		return NULL;
 	}
+	return idem_index_beginscan_bitmap(index, SnapshotSelf, 1);
+}
+
+static void
+close_index(IndexScanDesc scan)
+{
+	Relation	index = scan->indexRelation;
+
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+}
+
+void
+key_reader_close(KeyReader *reader)
+{
+	for (int i = 0; i <= RING_GENERATIONS; i++)
+	{
+		if (reader->scans[i] != NULL)
+			close_index(reader->scans[i]);
+		reader->scans[i] = NULL;
+	}
+}
+
+/*
+ * The same, from the reader.  An index that was opened for a key before this
+ * one is as good if nothing has happened to the tables since: we have looked,
+ * after we had this key's lock.  And while it is locked, it is not emptied.
+ */
+static IndexScanDesc
+open_index_once(int generation, KeyReader *reader)
+{
+	IndexScanDesc *scan = &reader->scans[generation == PINNED ? RING_GENERATIONS : generation];
+
+	if (reader->version != idem_tables()->version)
+	{
+		key_reader_close(reader);
+		reader->version = idem_tables()->version;
+	}
+	if (*scan == NULL)
+		*scan = open_index(generation);
+	return *scan;
+}
+
+/*
+ * Where the index says that rows with the digest may be: mostly nowhere, and
+ * then the table itself need not be opened.
+ */
+static List *
+probe(int generation, const IdemKey *key, KeyReader *reader)
+{
+	IndexScanDesc scan = reader == NULL ? open_index(generation) :
+		open_index_once(generation, reader);
+	ScanKeyData digest;
+	ItemPointer tid;
+	List	   *tids = NIL;
+
+	if (scan == NULL)
+		return NIL;
 
 	ScanKeyInit(&digest, 1, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(key->digest));
-	scan = idem_index_beginscan_bitmap(index, SnapshotSelf, 1);
 	index_rescan(scan, &digest, 1, NULL, 0);
 	while ((tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
 	{
@@ -236,8 +286,12 @@ probe(int generation, const IdemKey *key)
 		*copy = *tid;
 		tids = lappend(tids, copy);
 	}
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
+
+	/* who goes on to the table must not hold its index */
+	if (reader == NULL)
+		close_index(scan);
+	else if (tids != NIL)
+		key_reader_close(reader);
 	return tids;
 }
 
@@ -248,7 +302,7 @@ probe(int generation, const IdemKey *key)
  * clock can be set back.  True when the table holds the key at all.
  */
 static bool
-find_in(int generation, const IdemKey *key, KeyRow *row, bool found)
+find_in(int generation, const IdemKey *key, KeyReader *reader, KeyRow *row, bool found)
 {
 	Relation	heap;
 	IndexFetchTableData *fetch;
@@ -261,7 +315,7 @@ find_in(int generation, const IdemKey *key, KeyRow *row, bool found)
 	for (;;)
 	{
 		version = idem_tables()->version;
-		tids = probe(generation, key);
+		tids = probe(generation, key, reader);
 		if (tids == NIL)
 			return false;
 
@@ -337,7 +391,7 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 }
 
 /*
- * The key's newest row, expired or not.
+ * The key's newest row.
  *
  * A key's lives can be in idem_pinned and in the ring in any order.  Within the
  * ring a younger generation holds the younger life, but for a moment when the
@@ -346,8 +400,8 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
  * living row ends the search.  The youngest generation is the one after the
  * current, from when it is opened.
  */
-bool
-key_store_find_away(const IdemKey *key, KeyRow *row)
+static bool
+find_newest(const IdemKey *key, KeyReader *reader, KeyRow *row)
 {
 	const RingState *ring = ring_now(STORE_KEYS);
 	int			youngest = ring->current;
@@ -357,7 +411,7 @@ key_store_find_away(const IdemKey *key, KeyRow *row)
 	if (TIMESTAMP_IS_NOEND(ring->ends_at[(youngest + 1) % RING_GENERATIONS]))
 		youngest++;
 
-	found = find_in(PINNED, key, row, false);
+	found = find_in(PINNED, key, reader, row, false);
 	for (int age = 0; age < RING_GENERATIONS; age++)
 	{
 		int			i = (youngest + RING_GENERATIONS - age) % RING_GENERATIONS;
@@ -365,7 +419,7 @@ key_store_find_away(const IdemKey *key, KeyRow *row)
 		if (in_ring && row->expires_at > GetCurrentTimestamp())
 			break;
 		if (!TIMESTAMP_IS_NOBEGIN(ring->ends_at[i]))
-			in_ring |= find_in(i, key, row, found || in_ring);
+			in_ring |= find_in(i, key, reader, row, found || in_ring);
 	}
 	found |= in_ring;
 
@@ -375,42 +429,70 @@ key_store_find_away(const IdemKey *key, KeyRow *row)
 }
 
 /*
- * The same, if the key's scope is here.
+ * The key's newest row, expired or not, if its scope is here.
  */
 bool
-key_store_find(const IdemKey *key, KeyRow *row)
+key_store_find(const IdemKey *key, KeyReader *reader, KeyRow *row)
 {
 	scope_require_here(key);
-	return key_store_find_away(key, row);
+	return find_newest(key, reader, row);
 }
 
 /*
- * Open, locked for writing, the table that the row with this ttl belongs in:
- * see ring.c for the order of things.
+ * The same, wherever the scope is.
  */
-static Relation
-open_for(const IdemKey *key, const KeyRow *row, int64 ttl)
+bool
+key_store_find_away(const IdemKey *key, KeyRow *row)
+{
+	return find_newest(key, NULL, row);
+}
+
+/*
+ * The table that a row with this ttl belongs in, just now.
+ */
+static Oid
+home_of(const KeyRow *row, int64 ttl)
+{
+	const RingState *ring = ring_now(STORE_KEYS);
+
+	if (row->fate != FATE_NONE || ttl > ring->ttl[ring->current] * USECS_PER_SEC)
+		return idem_tables()->pinned.heap;
+	return idem_tables()->generation[STORE_KEYS][ring->current].heap;
+}
+
+/*
+ * Open it, locked for writing: see ring.c for the order of things.
+ */
+static void
+key_writer_open(KeyWriter *writer, const KeyRow *row, int64 ttl)
 {
 	for (;;)
 	{
-		const RingState *ring = ring_now(STORE_KEYS);
-		int			current = ring->current;
-		bool		pinned = row->fate != FATE_NONE ||
-			ttl > ring->ttl[current] * USECS_PER_SEC;
-		const StoreTable *table = pinned ? &idem_tables()->pinned :
-			&idem_tables()->generation[STORE_KEYS][current];
-		Relation	rel = table_open(table->heap, RowExclusiveLock);
+		Relation	rel = table_open(home_of(row, ttl), RowExclusiveLock);
 
-		ring = ring_now(STORE_KEYS);
-		if (pinned ||
-			(ring->current == current && ttl <= ring->ttl[current] * USECS_PER_SEC))
+		if (RelationGetRelid(rel) == home_of(row, ttl))
 		{
-			/* the claim may have been made before the scope went away */
-			scope_require_here(key);
-			return rel;
+			writer->version = idem_tables()->version;
+			row_writer_open(&writer->rows, rel);
+			return;
 		}
 		table_close(rel, RowExclusiveLock);
 	}
+}
+
+/*
+ * The tables stay locked, until the transaction ends.
+ */
+void
+key_writer_close(KeyWriter *writer)
+{
+	Relation	rel = writer->rows.rel;
+
+	if (rel == NULL)
+		return;
+	row_writer_close(&writer->rows);
+	table_close(rel, NoLock);
+	writer->rows.rel = NULL;
 }
 
 /*
@@ -471,11 +553,14 @@ row_columns(const IdemKey *key, const KeyRow *row, Datum *values, bool *nulls)
  * deadline does not expire before it is settled.
  */
 void
-key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
+key_store_insert(const IdemKey *key, KeyWriter *writer, KeyRow *row, int64 ttl)
 {
+	KeyWriter	own = {0};
 	Datum		values[PINNED_COLUMNS];
 	bool		nulls[PINNED_COLUMNS];
-	Relation	rel;
+
+	if (writer == NULL)
+		writer = &own;
 
 	/* before the table is chosen: ring.c relies on it */
 	row->completed_at = GetCurrentTimestamp();
@@ -487,10 +572,20 @@ key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl)
 			row->expires_at = DT_NOEND;
 	}
 
-	rel = open_for(key, row, ttl);
+	/* where an earlier row went is as good if this one belongs there, by its own clock reading */
+	if (writer->rows.rel == NULL || RelationGetRelid(writer->rows.rel) != home_of(row, ttl) ||
+		writer->version != idem_tables()->version)
+	{
+		key_writer_close(writer);
+		key_writer_open(writer, row, ttl);
+	}
+
+	/* the claim may have been made before the scope went away */
+	scope_require_here(key);
 	row_columns(key, row, values, nulls);
-	row_insert(rel, values, nulls);
-	table_close(rel, NoLock);
+	row_write(&writer->rows, values, nulls);
+	if (writer == &own)
+		key_writer_close(writer);
 }
 
 /*

@@ -9,7 +9,10 @@
 #define IDEM_KEY_STORE_H
 
 #include "key.h"
+#include "ring.h"
+#include "row.h"
 
+#include "access/genam.h"
 #include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
 #include "storage/itemptr.h"
@@ -56,6 +59,22 @@ typedef struct KeyRow
 	ItemPointerData tid;
 } KeyRow;
 
+/*
+ * What stays open from one key to the next where a call has many; all zero:
+ * nothing yet.  Of no use to another call.
+ */
+typedef struct KeyReader
+{
+	uint64		version;		/* of the tables, when the first was opened */
+	IndexScanDesc scans[RING_GENERATIONS + 1];	/* NULL: not open */
+} KeyReader;
+
+typedef struct KeyWriter
+{
+	uint64		version;
+	RowWriter	rows;			/* of the current generation; rel is NULL: not open */
+} KeyWriter;
+
 /* how far a scan of all keys has come, in the order of their places */
 typedef struct KeyPlace
 {
@@ -90,9 +109,11 @@ extern bool fate_is_cancelled(Fate fate);
 extern const char *fate_name(Fate fate);
 extern Fate fate_named(const char *name);
 
-extern bool key_store_find(const IdemKey *key, KeyRow *row);
+extern void key_reader_close(KeyReader *reader);
+extern void key_writer_close(KeyWriter *writer);
+extern bool key_store_find(const IdemKey *key, KeyReader *reader, KeyRow *row);
 extern bool key_store_find_away(const IdemKey *key, KeyRow *row);
-extern void key_store_insert(const IdemKey *key, KeyRow *row, int64 ttl);
+extern void key_store_insert(const IdemKey *key, KeyWriter *writer, KeyRow *row, int64 ttl);
 extern void key_store_pin(const IdemKey *key, const KeyRow *row);
 extern bool key_store_delete(const IdemKey *key, KeyRow *row);
 extern void key_store_hold(void);

@@ -255,7 +255,7 @@ require_lease(IdemKey *key, int64 token, KeyRow *row)
 	key_digest(key);
 	claim_require_lock(key);
 	key_store_hold();
-	found = key_store_find(key, row) && row->expires_at > GetCurrentTimestamp();
+	found = key_store_find(key, NULL, row) && row->expires_at > GetCurrentTimestamp();
 	if (!found || row->fate != FATE_LEASED || row->token != token)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDEM_LEASE_LOST),

@@ -249,6 +249,7 @@ many_claim(ManyItem *items, int count)
 {
 	ManyItem **order = palloc(count * sizeof(ManyItem *));
 	const ManyItem *claimed = NULL; /* the last one */
+	KeyReader	reader = {0};
 
 	for (int i = 0; i < count; i++)
 	{
@@ -260,7 +261,7 @@ many_claim(ManyItem *items, int count)
 	for (int i = 0; i < count; i++)
 	{
 		ManyItem   *item = order[i];
-		ClaimTerms	terms = {.request = item->value, .wait_ms = 0, .ttl = -1};
+		ClaimTerms	terms = {.request = item->value, .wait_ms = 0, .ttl = -1, .reader = &reader};
 		ClaimAnswer answer;
 		KeyRow		row;
 
@@ -285,6 +286,7 @@ many_claim(ManyItem *items, int count)
 			item->cacheable_until = claim_cacheable_until(&row);
 		}
 	}
+	key_reader_close(&reader);
 }
 
 /*
@@ -335,13 +337,15 @@ idem_complete_many(PG_FUNCTION_ARGS)
 {
 	int			count;
 	ManyItem   *items = many_items(fcinfo, 0, "responses", true, &count);
+	KeyWriter	writer = {0};
 
 	many_set_scope(fcinfo, 2, items, count);
 	idem_require_writable("idem_complete_many()");
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) claim_complete(&items[i].key, JsonbPGetDatum(items[i].value));
+		(void) claim_complete(&items[i].key, &writer, JsonbPGetDatum(items[i].value));
 	}
+	key_writer_close(&writer);
 	PG_RETURN_INT32(count);
 }

@@ -24,9 +24,9 @@
  * writer, who saw the advance to it; so everybody knows of the open.
  *
  * Why no row is lost before it expires: its writer took the clock reading c,
- * locked a generation, and then found it still current.  So the promise was
- * made later than c, at p, and says p + ttl; the row expires at c + its own
- * ttl, admitted only if not above the generation's.
+ * and then found the generation that it has locked still current.  So the
+ * promise was made later than c, at p, and says p + ttl; the row expires at
+ * c + its own ttl, admitted only if not above the generation's.
  *
  * Why nobody writes to a table that is truncated: retiring needs a SHARE lock,
  * which no writer in flight allows, and one who comes later looks at the ring

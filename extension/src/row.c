@@ -8,27 +8,29 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "catalog/index.h"
-#include "nodes/execnodes.h"
 #include "utils/rel.h"
 
 /*
- * An entry in every index of the table, those included that a DBA is just
- * building or has added.  One on an expression or with a predicate would need
- * the executor.
+ * Open every index of the table, those included that a DBA is just building or
+ * has added.  One on an expression or with a predicate would need the
+ * executor.
+ *
+ * The caller has locked the table for writing, and keeps that lock.
  */
-static void
-insert_index_entries(Relation rel, HeapTuple tuple, const Datum *values,
-					 const bool *nulls)
+void
+row_writer_open(RowWriter *writer, Relation rel)
 {
 	List	   *indexes = RelationGetIndexList(rel);
 	ListCell   *cell;
 
+	writer->rel = rel;
+	writer->count = 0;
+	writer->indexes = palloc(list_length(indexes) * sizeof(Relation));
+	writer->infos = palloc(list_length(indexes) * sizeof(IndexInfo *));
 	foreach(cell, indexes)
 	{
 		Relation	index = index_open(lfirst_oid(cell), RowExclusiveLock);
 		IndexInfo  *info = BuildIndexInfo(index);
-		Datum		entry[INDEX_MAX_KEYS];
-		bool		isnull[INDEX_MAX_KEYS];
 
 		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
 			ereport(ERROR,
@@ -37,34 +39,62 @@ insert_index_entries(Relation rel, HeapTuple tuple, const Datum *values,
 							RelationGetRelationName(index), RelationGetRelationName(rel)),
 					 errdetail("It is on an expression or has a predicate."),
 					 errhint("Drop the index.")));
-
-		for (int i = 0; i < info->ii_NumIndexAttrs; i++)
-		{
-			int			column = info->ii_IndexAttrNumbers[i] - 1;
-
-			entry[i] = values[column];
-			isnull[i] = nulls[column];
-		}
-		if (info->ii_ReadyForInserts)
-			(void) index_insert(index, entry, isnull, &tuple->t_self, rel,
-								info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-								false, info);
-		idem_index_insert_cleanup(index, info);
-		index_close(index, RowExclusiveLock);
+		writer->indexes[writer->count] = index;
+		writer->infos[writer->count++] = info;
 	}
 	list_free(indexes);
 }
 
+void
+row_write(RowWriter *writer, const Datum *values, const bool *nulls)
+{
+	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(writer->rel),
+										(Datum *) values, (bool *) nulls);
+
+	simple_heap_insert(writer->rel, tuple);
+	for (int i = 0; i < writer->count; i++)
+	{
+		IndexInfo  *info = writer->infos[i];
+		Datum		entry[INDEX_MAX_KEYS];
+		bool		isnull[INDEX_MAX_KEYS];
+
+		if (!info->ii_ReadyForInserts)
+			continue;
+		for (int j = 0; j < info->ii_NumIndexAttrs; j++)
+		{
+			int			column = info->ii_IndexAttrNumbers[j] - 1;
+
+			entry[j] = values[column];
+			isnull[j] = nulls[column];
+		}
+		(void) index_insert(writer->indexes[i], entry, isnull, &tuple->t_self, writer->rel,
+							info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+							false, info);
+	}
+	heap_freetuple(tuple);
+}
+
+void
+row_writer_close(RowWriter *writer)
+{
+	for (int i = 0; i < writer->count; i++)
+	{
+		idem_index_insert_cleanup(writer->indexes[i], writer->infos[i]);
+		index_close(writer->indexes[i], RowExclusiveLock);
+	}
+	pfree(writer->indexes);
+	pfree(writer->infos);
+}
+
 /*
- * Insert a row and its index entries.
+ * Insert one row.
  */
 void
 row_insert(Relation rel, const Datum *values, const bool *nulls)
 {
-	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(rel),
-										(Datum *) values, (bool *) nulls);
+	RowWriter	writer;
 
-	simple_heap_insert(rel, tuple);
-	insert_index_entries(rel, tuple, values, nulls);
-	heap_freetuple(tuple);
+	row_writer_open(&writer, rel);
+	row_write(&writer, values, nulls);
+	row_writer_close(&writer);
 }

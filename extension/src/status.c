@@ -87,7 +87,7 @@ idem_status(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 
 	living = claim_state(&key) != CLAIM_OPEN &&
-		key_store_find(&key, &row) && row.expires_at > GetCurrentTimestamp();
+		key_store_find(&key, NULL, &row) && row.expires_at > GetCurrentTimestamp();
 	if (claim_state(&key) == CLAIM_OPEN)
 	{
 		values[0] = CStringGetTextDatum("in_progress");
@@ -154,7 +154,7 @@ idem_evict(PG_FUNCTION_ARGS)
 	key_digest(&key);
 	claim_require_lock(&key);
 
-	if (key_store_find(&key, &row) && row.expires_at > GetCurrentTimestamp() &&
+	if (key_store_find(&key, NULL, &row) && row.expires_at > GetCurrentTimestamp() &&
 		(row.fate == FATE_HELD || (row.fate == FATE_LEASED && row.handlers != 0)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -170,6 +170,6 @@ idem_evict(PG_FUNCTION_ARGS)
 	}
 	row.life++;
 	row.fate = FATE_NONE;
-	key_store_insert(&key, &row, 0);
+	key_store_insert(&key, NULL, &row, 0);
 	PG_RETURN_BOOL(true);
 }
