@@ -56,14 +56,15 @@ growth_keys() {
     at=0
 }
 
-# Clients, over a million keys.
+# Clients, over a million keys; each has five hundred requests at least, or it would be about what a session does once.
 growth_clients() {
-    local db keys=1000000 at rounds=3 clients
+    local db keys=1000000 at rounds=3 clients least
     database growth
     load idem idem_current idiom floor
     for ((clients = 1; clients <= 256; clients *= 2)); do
         at=$clients
-        alternate logged_script growth_clients "$requests" idem idiom floor
+        least=$((clients * 500))
+        alternate logged_script growth_clients $((requests > least ? requests : least)) idem idiom floor
     done
     dropdb --force growth
     at=0
