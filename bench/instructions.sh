@@ -2,9 +2,9 @@
 # shellcheck shell=bash disable=SC2154,SC2034,SC2030,SC2031 # variables of bench/run, some of them changed for one server
 
 # Over prepared statements in a pipeline, as everywhere here; of a transaction, what a thousand more take, so that what
-# is done once does not count. Its stores are empty.
+# is done once does not count. All stores have half a million keys.
 instructions() {
-    local data=build/server/instructions/data output server contestant
+    local data=build/server/instructions/data output server contestant keys=500000
     scripts/server destroy instructions
     scripts/server start instructions 'autovacuum = off' 'fsync = off' 'max_wal_size = 8GB' 'checkpoint_timeout = 1h'
     output=$PWD/build/server/instructions/callgrind
@@ -12,8 +12,10 @@ instructions() {
         db=instructions
         eval "$(scripts/server env instructions)"
         createdb "$db"
-        sql -f bench/schema.sql -v keys=1 -f bench/load_idiom.sql -f bench/load_floor.sql \
-            -c 'CREATE TABLE two_columns (key text PRIMARY KEY, value text NOT NULL)' -f bench/execute.sql -f bench/messages.sql
+        sql -f bench/schema.sql -f bench/load_idiom.sql -f bench/load_floor.sql -f bench/load_idem.sql -f bench/load_idem_current.sql \
+            -c 'CREATE TABLE two_columns (key text PRIMARY KEY, value text NOT NULL)' \
+            -c "INSERT INTO two_columns SELECT loaded_key(i), '{\"order\": 4711, \"status\": \"created\"}' FROM generate_series(1, $keys) AS i" \
+            -f bench/execute.sql -f bench/messages.sql -c 'VACUUM ANALYZE' -c CHECKPOINT
     )
     # shellcheck disable=SC1090 # where it was a moment ago, with the settings that it keeps
     env=$(scripts/server env instructions)
