@@ -15,7 +15,8 @@ instructions() {
         sql -f bench/schema.sql -f bench/load_idiom.sql -f bench/load_floor.sql -f bench/load_idem.sql -f bench/load_idem_current.sql \
             -c 'CREATE TABLE two_columns (key text PRIMARY KEY, value text NOT NULL)' \
             -c "INSERT INTO two_columns SELECT loaded_key(i), '{\"order\": 4711, \"status\": \"created\"}' FROM generate_series(1, $keys) AS i" \
-            -f bench/execute.sql -f bench/messages.sql -c 'VACUUM ANALYZE' -c CHECKPOINT
+            -f bench/execute.sql -c "INSERT INTO once_keys (key, status) SELECT loaded_key(i), 'completed' FROM generate_series(1, $keys) AS i" \
+            -f bench/messages.sql -c 'VACUUM ANALYZE' -c CHECKPOINT
     )
     # shellcheck disable=SC1090 # where it was a moment ago, with the settings that it keeps
     env=$(scripts/server env instructions)
