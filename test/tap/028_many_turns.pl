@@ -11,7 +11,7 @@ use constant { KEYS => 500, TRIES => 100, WANTED => 3 };
 
 my $node = PostgreSQL::Test::Cluster->new('many_turns');
 $node->init;
-$node->append_conf('postgresql.conf', "idem.claim_wait = 0\n");
+$node->append_conf('postgresql.conf', "idem.claim_wait = 0\nautovacuum = off\n");
 $node->start;
 $node->safe_psql('postgres', <<'EOS');
 CREATE EXTENSION idem;
@@ -26,12 +26,14 @@ my $session = $node->background_psql('postgres');
 my $pid = $session->query_safe('SELECT pg_backend_pid()');
 my $slowest = 8000;    # us
 
-# The generation before the current one has nothing that is needed any more.
+# Nothing is needed any more but what the current generation has.
 sub forget
 {
 	$node->safe_psql('postgres', <<'EOS');
 TRUNCATE orders, answers;
-UPDATE idem_ring SET step = step + 1, ends_at[(current + 2) % 3 + 1] = now() WHERE store = 'keys' AND isfinite(ends_at[(current + 2) % 3 + 1]);
+CALL idem_maintain();
+UPDATE idem_ring SET step = step + 1, ends_at = (SELECT array_agg(CASE WHEN n - 1 <> current AND isfinite(e) THEN now() ELSE e END ORDER BY n) FROM unnest(ends_at) WITH ORDINALITY AS u (e, n))
+WHERE store = 'keys';
 CALL idem_maintain();
 EOS
 	return;
@@ -57,7 +59,7 @@ EOS
 	return !$timed_out;
 }
 
-# True if it was stopped in the middle.
+# True if it was stopped in the middle, and the ring has turned: who is at one of its tables can hold that up.
 sub claims
 {
 	my ($round) = @_;
@@ -69,9 +71,8 @@ sub claims
 	my $answers = $session->query_safe('SELECT status, count(*) FROM answers GROUP BY status ORDER BY status');
 	$session->query_safe('ROLLBACK');
 	my $others = $node->safe_psql('postgres', 'SELECT count(*) FROM orders');
-	return 0 unless $quiet && $others > 0 && $others < KEYS;
+	return 0 unless $quiet && $others > 0 && $others < KEYS && $node->safe_psql('postgres', $current) != $before;
 
-	isnt($node->safe_psql('postgres', $current), $before, 'the ring turns while keys are claimed');
 	is($answers, 'claimed|' . (KEYS - $others) . "\ncompleted|$others", 'what another completed is completed, the rest is claimed');
 	return 1;
 }
@@ -86,12 +87,11 @@ sub completions
 	$session->query_safe('COMMIT');
 	my $after = $node->safe_psql('postgres', $current);
 	my ($old, $new) = map { $node->safe_psql('postgres', "SELECT count(*) FROM idem_keys_$_ WHERE key LIKE 'complete $round %'") } $before, $after;
-	return 0 unless $quiet && $old > 0 && $new > 0;
+	my $lost = $node->safe_psql('postgres', "SELECT count(*) FROM idem_keys_$before, idem_ring WHERE store = 'keys' AND expires_at > ends_at[$before + 1]");
+	return 0 unless $lost || $quiet && $old > 0 && $new > 0 && $after != $before;
 
-	isnt($after, $before, 'the ring turns while keys are completed');
 	is($old + $new, KEYS, 'each key is kept, before or after');
-	is($node->safe_psql('postgres', "SELECT count(*) FROM idem_keys_$before, idem_ring WHERE store = 'keys' AND expires_at > ends_at[$before + 1]"),
-		0, 'none where it would be forgotten before its time');
+	is($lost, 0, 'none where it would be forgotten before its time');
 	is($node->safe_psql('postgres', "SELECT DISTINCT status FROM idem_claim_many($keys)"), 'completed', 'and all are found');
 	return 1;
 }
@@ -104,7 +104,7 @@ for my $part (\&claims, \&completions)
 		forget();
 		$caught += $part->($round);
 	}
-	is($caught, WANTED, 'it was stopped in the middle often enough');
+	is($caught, WANTED, 'the ring turned in the middle often enough');
 }
 is($node->safe_psql('postgres', 'SELECT * FROM idem_verify()'), '', 'all is well');
 
