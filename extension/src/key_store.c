@@ -391,7 +391,7 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 }
 
 /*
- * The key's newest row.
+ * The key's newest row, expired or not, wherever its scope is.
  *
  * A key's lives can be in idem_pinned and in the ring in any order.  Within the
  * ring a younger generation holds the younger life, but for a moment when the
@@ -400,8 +400,8 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
  * living row ends the search.  The youngest generation is the one after the
  * current, from when it is opened.
  */
-static bool
-find_newest(const IdemKey *key, KeyReader *reader, KeyRow *row)
+bool
+key_store_find_away(const IdemKey *key, KeyReader *reader, KeyRow *row)
 {
 	const RingState *ring = ring_now(STORE_KEYS);
 	int			youngest = ring->current;
@@ -429,22 +429,13 @@ find_newest(const IdemKey *key, KeyReader *reader, KeyRow *row)
 }
 
 /*
- * The key's newest row, expired or not, if its scope is here.
+ * The same, if its scope is here.
  */
 bool
 key_store_find(const IdemKey *key, KeyReader *reader, KeyRow *row)
 {
 	scope_require_here(key);
-	return find_newest(key, reader, row);
-}
-
-/*
- * The same, wherever the scope is.
- */
-bool
-key_store_find_away(const IdemKey *key, KeyRow *row)
-{
-	return find_newest(key, NULL, row);
+	return key_store_find_away(key, reader, row);
 }
 
 /*
@@ -650,7 +641,7 @@ key_store_delete(const IdemKey *key, KeyRow *row)
 		uint64		version = idem_tables()->version;
 		Relation	rel;
 
-		if (!key_store_find_away(key, row) || row->expires_at <= GetCurrentTimestamp())
+		if (!key_store_find_away(key, NULL, row) || row->expires_at <= GetCurrentTimestamp())
 			return false;
 
 		/* the row stays where it is, unless the table was rewritten just now */
@@ -936,7 +927,7 @@ key_store_scan(const IdemKey *scope, KeyPlace *place, int max)
 
 		CHECK_FOR_INTERRUPTS();
 		found->key = candidate->key;
-		if (!key_store_find_away(&found->key, &found->row) ||
+		if (!key_store_find_away(&found->key, NULL, &found->row) ||
 			found->row.table != candidate->table ||
 			!ItemPointerEquals(&found->row.tid, &candidate->tid))
 			continue;

@@ -112,7 +112,7 @@ extern Fate fate_named(const char *name);
 extern void key_reader_close(KeyReader *reader);
 extern void key_writer_close(KeyWriter *writer);
 extern bool key_store_find(const IdemKey *key, KeyReader *reader, KeyRow *row);
-extern bool key_store_find_away(const IdemKey *key, KeyRow *row);
+extern bool key_store_find_away(const IdemKey *key, KeyReader *reader, KeyRow *row);
 extern void key_store_insert(const IdemKey *key, KeyWriter *writer, KeyRow *row, int64 ttl);
 extern void key_store_pin(const IdemKey *key, const KeyRow *row);
 extern bool key_store_delete(const IdemKey *key, KeyRow *row);

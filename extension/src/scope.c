@@ -728,7 +728,7 @@ take_key(const IdemKey *scope, JsonbContainer *object)
 
 	key_from_jsonb(scope, object, &key, &row);
 	row.life = 1;
-	if (key_store_find_away(&key, &here))
+	if (key_store_find_away(&key, NULL, &here))
 	{
 		/* lest an expired row, that a former stay left, hides it */
 		row.life = here.life + 1;
