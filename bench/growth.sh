@@ -4,7 +4,7 @@
 # An empty store against a large one, where the memory is small; a run is a million requests, since after a checkpoint the
 # first change of each of so many pages logs all of it.
 hundred() {
-    local keys=$many rounds=3
+    local keys=$many rounds=5
     sql -d bench -c "INSERT INTO setup VALUES ('keys of hundred', '$keys'), ('shared_buffers of hundred', '2GB'),
         ('requests a run of hundred', '$wal_requests')"
     [ -n "${IDEM_BENCH_KEEP-}" ] || scripts/server destroy hundred
