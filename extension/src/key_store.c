@@ -27,14 +27,12 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "miscadmin.h"
-#include "port/atomics.h"
 #include "scope.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -393,31 +391,6 @@ check_snapshot(const IdemKey *key, const KeyRow *row, bool found)
 }
 
 /*
- * Has idem_pinned no page?  Few applications pin anything, and then its index
- * need not be opened for every key.
- *
- * The table is not locked.  Who wrote the key has made its file longer before
- * we had the key's lock.  A rewrite empties the file that we know, but not
- * before it has told everybody that there is another.
- */
-static bool
-pinned_is_empty(void)
-{
-	uint64		version = idem_tables()->version;
-	Relation	rel = RelationIdGetRelation(idem_tables()->pinned.heap);
-	bool		empty;
-
-	if (rel == NULL)
-		return false;
-	empty = RelationGetNumberOfBlocks(rel) == 0;
-	RelationClose(rel);
-
-	pg_read_barrier();
-	AcceptInvalidationMessages();
-	return empty && idem_tables()->version == version;
-}
-
-/*
  * The key's newest row, expired or not, wherever its scope is.
  *
  * A key's lives can be in idem_pinned and in the ring in any order.  Within the
@@ -438,7 +411,7 @@ key_store_find_away(const IdemKey *key, KeyReader *reader, KeyRow *row)
 	if (TIMESTAMP_IS_NOEND(ring->ends_at[(youngest + 1) % RING_GENERATIONS]))
 		youngest++;
 
-	found = !pinned_is_empty() && find_in(PINNED, key, reader, row, false);
+	found = find_in(PINNED, key, reader, row, false);
 	for (int age = 0; age < RING_GENERATIONS; age++)
 	{
 		int			i = (youngest + RING_GENERATIONS - age) % RING_GENERATIONS;
