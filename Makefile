@@ -12,7 +12,7 @@
 # make torture          everything that can fail, for minutes or hours (MINUTES=… HOURS=… SEED=…)
 # make check-sanitize   the suites under ASan, UBSan, TSan and valgrind and in a server with assertions (scripts/sanitize)
 # make fuzz             random input for everything that reads input (MINUTES=60, SEED=…), in a server with assertions
-# make bench            the benchmarks, beside what is written by hand and beside peers: an hour
+# make bench            the benchmarks, beside what is written by hand and beside peers: two hours
 # make bench-full       those that take an afternoon: 100 million keys, growth, an hour under load
 # make sdk              the C++ SDK, the demo and their tests, into build/sdk
 # make setup            the packages that all of these need (Debian, through apt)

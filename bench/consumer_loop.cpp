@@ -2,7 +2,8 @@
 //   consumer_loop idem|pgq|idem_held MESSAGES   drains so many; "held": while another session holds an old snapshot
 //   consumer_loop lanes WORKERS MESSAGES        drains so many, by several workers at a time
 //   consumer_loop latency idem|notify|pgq CLIENTS MESSAGES   they publish 1,000/s together, one consumer waits for them
-//   consumer_loop crowd idem|pgq PUBLISHERS CONSUMERS MESSAGES   each consumer gets all that they publish, meanwhile
+//   consumer_loop crowd idem|idem_polled|pgq PUBLISHERS CONSUMERS MESSAGES   each consumer gets all that they publish,
+//                                               meanwhile; "polled": looks every 50 ms, as PgQ's do
 //   consumer_loop idle                          one consumer waits for 10 s in vain
 #include <libpq-fe.h>
 #include <poll.h>
@@ -246,14 +247,16 @@ void latency(const std::string& contestant, int clients, int messages) {
 // ---- crowd ----
 
 void crowd(const std::string& contestant, int publishers, int consumers, int messages) {
+    constexpr std::chrono::milliseconds poll_period{50}; // half of PgQ's tick
     const bool pgq = contestant == "pgq";
+    const bool polled = contestant == "idem_polled";
     const int each = messages / publishers;
     std::vector<std::future<void>> all;
     std::barrier connected{publishers + consumers + 1};
     for (int i = 0; i < publishers; ++i)
         all.push_back(std::async(std::launch::async, [&] {
             connection session;
-            session.prepare("publish", publish_statement(contestant).c_str());
+            session.prepare("publish", publish_statement(pgq ? "pgq" : "idem").c_str());
             connected.arrive_and_wait();
             for (int n = 0; n < each; ++n) session.run("publish", {std::to_string(n).c_str()});
         }));
@@ -263,12 +266,12 @@ void crowd(const std::string& contestant, int publishers, int consumers, int mes
             if (pgq)
                 prepare_pgq(session, name);
             else
-                prepare_idem(session, "1000, '5 s'", "*", name);
+                prepare_idem(session, polled ? "1000" : "1000, '5 s'", "*", name);
             connected.arrive_and_wait();
             for (int left = each * publishers; left > 0;) {
                 const int count = pgq ? pgq_batch(session, ignore) : idem_batch(session, ignore);
                 left -= count;
-                if (count == 0) std::this_thread::sleep_for(std::chrono::milliseconds{5});
+                if (pgq ? count == 0 : polled && count < 1000) std::this_thread::sleep_for(poll_period);
             }
         }));
     connected.arrive_and_wait();

@@ -30,6 +30,7 @@ FROM (VALUES
     (5.1, 'C++ loop over a link of 1 ms each way: idem / idiom from libpqxx', 'link', 'tps', 'idem', 'idiom', 1.6, NULL),
     (5.2, 'the same, the order as run''s last statement', 'link', 'tps', 'idem_last', 'idiom', 1.6, NULL),
     (12.1, '64 publishers, 16 consumers, messages/s: idem / PgQ', 'crowd', 'tps', 'idem', 'pgq', 1.2, NULL),
+    (12.2, 'the same: idem, polled every 50 ms as PgQ is / PgQ', 'crowd', 'tps', 'idem_polled', 'pgq', 1.2, NULL),
     (22.1, 'the same: idem_execute_many / an unprotected set-based INSERT', 'execute', 'tps', 'execute_many', 'insert_many', 0.5, NULL),
     (25, 'claim + order + complete, tps: 100 million live keys / none', 'hundred', 'tps', 'hundred', 'none', 0.85, NULL),
     (26, 'claims, p99 under 5,000 requests/s with rotation: last sixth / first', 'steady', 'p99_us', 'last', 'first', NULL, 1.1),

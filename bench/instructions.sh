@@ -35,17 +35,32 @@ instructions() {
 }
 instructions_of() { # CONTESTANT OUTPUT
     local n sums=() postmaster others
-    until psql -Xqtc '' >/dev/null 2>&1; do sleep 0.5; done
+    await answers || return
     postmaster=$(head -n 1 build/server/instructions/data/postmaster.pid)
-    until others=$(children "$postmaster") && [ -n "$others" ] && sleep 1 && [ "$(children "$postmaster")" = "$others" ]; do :; done
+    await settled "$postmaster" || return
+    others=$(children "$postmaster")
     for n in 500 1500; do
         rm -f "$2".*
         pgbench -n -M prepared -c 1 -t "$n" -f "bench/tx/$1.sql" instructions >"$2" 2>&1 || { cat "$2" >&2; return 1; }
         # each process writes its own when it ends; the backend's is by far the largest
-        until only "$postmaster" "$others"; do sleep 0.1; done
+        await only "$postmaster" "$others" || return
         sums+=("$(awk '/^totals:/ && $2 > most { most = $2 } END { print most }' "$2".*)")
     done
     echo $(((sums[1] - sums[0]) / 1000))
+}
+# Under callgrind all takes fifty times as long; five minutes are enough.
+await() { # COMMAND…
+    local end=$((SECONDS + 300))
+    until "$@"; do
+        ((SECONDS < end)) || { echo "bench: instructions: in vain: $*" >&2; return 1; }
+        sleep 0.2
+    done
+}
+answers() { psql -Xqtc '' >/dev/null 2>&1; }
+settled() { # POSTMASTER
+    local before
+    before=$(children "$1")
+    [ -n "$before" ] && sleep 1 && [ "$(children "$1")" = "$before" ]
 }
 children() { cat "/proc/$1/task/$1/children"; }
 # Has it no other children than these? One of them may have gone: a slow machine has psql's backend among them.

@@ -38,9 +38,9 @@ drain() {
 }
 drain_loop() { # WORK CONTESTANT ROUND MESSAGES
     if [ "$2" = graphile ]; then
-        # it takes job by job, so a twentieth of them is time enough
-        graphile_jobs $(($4 / 20))
-        measure "$1" "$2" "$3" $(($4 / 20)) graphile_all $(($4 / 20))
+        # a tenth of them is time enough
+        graphile_jobs $(($4 / 10))
+        measure "$1" "$2" "$3" $(($4 / 10)) graphile_all $(($4 / 10))
         return
     fi
     sql -o /dev/null -c 'SELECT rewind()'
@@ -49,7 +49,7 @@ drain_loop() { # WORK CONTESTANT ROUND MESSAGES
 
 graphile_all() { # JOBS
     local began=${EPOCHREALTIME/./}
-    graphile --once --jobs 24 --max-pool-size 25 >/dev/null || return
+    graphile --once >/dev/null || return
     echo "tps = $(($1 * 1000000 / (${EPOCHREALTIME/./} - began)))"
 }
 
@@ -141,7 +141,7 @@ crowd() {
     local db clients=1
     database messages messages
     sql -o /dev/null -f bench/crowd.sql
-    with_ticker alternate crowd_loop crowd "$requests" idem pgq
+    with_ticker alternate crowd_loop crowd "$requests" idem idem_polled pgq
 }
 crowd_loop() { # WORK CONTESTANT ROUND MESSAGES
     PGDATABASE=$db measure "$@" build/sdk/bench/consumer_loop crowd "$2" 64 16 "$4"

@@ -9,7 +9,7 @@ counters() {
     local db
     database counters
     scripts/server destroy counting
-    scripts/server start counting "shared_preload_libraries = 'idem'" 'max_wal_size = 24GB' 'checkpoint_timeout = 1h' \
+    scripts/server start counting "shared_preload_libraries = 'idem'" 'max_wal_size = 8GB' 'checkpoint_timeout = 1h' \
         "shared_buffers = $(sql -A -d postgres -c 'SHOW shared_buffers')"
     (eval "$(scripts/server env counting)" && createdb "$db" && sql -f bench/schema.sql)
     alternate counters_script counters "$requests" not_counted counted

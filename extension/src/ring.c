@@ -3,9 +3,8 @@
  *	  The rings of tables that everything lives in, and how they turn.
  *
  * Each store is a ring.  One generation of it, the current one, takes rows.
- * Once nothing in the oldest is needed it is emptied by TRUNCATE, so that this
- * costs the same for ten rows and for a hundred million.  A ring turns in
- * steps, each in a transaction of its own:
+ * Once nothing in the oldest is needed it is emptied by TRUNCATE, so that no
+ * row is touched and nothing is left to vacuum.  A ring turns in steps, each in a transaction of its own:
  *
  *	 open		readers look into the next generation, which is empty
  *	 advance	it becomes the current one

@@ -73,9 +73,13 @@ TYPED_TEST(server_faults, a_commit_that_may_not_be_replicated_is_in_doubt) {
         while (admin.value("SHOW synchronous_standby_names") != names) {}
         admin.exec("CHECKPOINT"); // that process tells all others whether there is one to wait for
     };
-    const auto cancel = [&] { // the one that waits for the standby
-        while (admin.value("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") ==
-               "0") {}
+    const std::string waits = " FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'";
+    const auto cancel = [&] { // what waits for the standby; it is gone when this returns, lest it be cancelled twice
+        std::string since;
+        while (since.empty())
+            since = admin.value("SELECT coalesce(min(query_start) FILTER (WHERE pg_cancel_backend(pid))::text, '')" +
+                                waits);
+        while (admin.value("SELECT count(*)" + waits + " AND query_start = '" + since + "'") != "0") {}
     };
     standby("nobody");
     std::thread operations{[&] {
