@@ -1,13 +1,10 @@
 -- Expire half of the keys: by DELETE + VACUUM, and by turning the ring.
-SELECT pg_backend_pid() AS pid \gset
-\set now 'SELECT clock_timestamp() AS at, pg_current_wal_insert_lsn() AS lsn'
+\set now 'SELECT clock_timestamp() AS at, pg_current_wal_insert_lsn() AS lsn, f[14]::int + f[15]::int AS ticks FROM string_to_array(pg_read_file(''/proc/self/stat''), '' '') AS f'
 
 CHECKPOINT;
 :now \gset before_
-\set before_ticks `awk '{ print $14 + $15 }' /proc/:pid/stat`
 DELETE FROM idiom_keys WHERE created_at < (SELECT max(created_at) FROM idiom_keys WHERE key = loaded_key(:keys / 2));
 VACUUM idiom_keys;
-\set after_ticks `awk '{ print $14 + $15 }' /proc/:pid/stat`
 :now \gset after_
 INSERT INTO sample VALUES
     ('expiry', 'idiom', 1, 'ms', extract(epoch FROM :'after_at'::timestamptz - :'before_at') * 1000),
@@ -18,7 +15,6 @@ INSERT INTO sample VALUES
 UPDATE idem_ring SET step = step + 1, ends_at[1] = now() WHERE store = 'keys';
 CHECKPOINT;
 :now \gset before_
-\set before_ticks `awk '{ print $14 + $15 }' /proc/:pid/stat`
 DO $$ BEGIN
     FOR i IN 1..20 LOOP
         CALL idem_maintain();
@@ -26,7 +22,6 @@ DO $$ BEGIN
     END LOOP;
     ASSERT pg_relation_size('idem_keys_0') = 0, 'the generation was not emptied';
 END $$;
-\set after_ticks `awk '{ print $14 + $15 }' /proc/:pid/stat`
 :now \gset after_
 INSERT INTO sample VALUES
     ('expiry', 'idem', 1, 'ms', extract(epoch FROM :'after_at'::timestamptz - :'before_at') * 1000),

@@ -4,7 +4,8 @@
  *
  * Each store is a ring.  One generation of it, the current one, takes rows.
  * Once nothing in the oldest is needed it is emptied by TRUNCATE, so that no
- * row is touched and nothing is left to vacuum.  A ring turns in steps, each in a transaction of its own:
+ * row is touched and nothing is left to vacuum.  A ring turns in steps, each in
+ * a transaction of its own:
  *
  *	 open		readers look into the next generation, which is empty
  *	 advance	it becomes the current one
